@@ -1,0 +1,91 @@
+# httpsrv.h: `make` builds, `make run` serves, `make test` tests, `make help` lists the rest.
+
+CC     = cc
+CXX    = c++
+CFLAGS = -std=gnu11 -O2 -g
+PORT   = 8080
+BUILD  = build
+
+WARNINGS = -Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wshadow
+SANITIZE = -std=gnu11 -O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=all
+
+COMPILE  = $(CC) $(CFLAGS) $(WARNINGS) -I. -pthread
+C_FILES  = httpsrv.h $(wildcard examples/*.[ch] bench/*.[ch] tests/*.[ch] tests/units/*.[ch])
+EXAMPLES = $(patsubst examples/%.c,$(BUILD)/%,$(wildcard examples/*.c))
+BENCHES  = $(patsubst bench/%.c,$(BUILD)/%,$(wildcard bench/*.c))
+TESTS    = $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
+SCRIPTS  = $(wildcard tests/test_*.sh)
+
+# What the shell scripts of tests/ and bench/ need to know.
+export CC CXX CFLAGS WARNINGS BUILD
+
+.PHONY: all run test debug asan ubsan tsan compat lint format format-check bench size info clean help FORCE
+
+all: $(EXAMPLES) $(BENCHES) ## the examples and bench/ceiling, into build/
+
+run: $(BUILD)/showcase ## serve the tour on port 8080 (PORT=n: another one) until Ctrl-C
+	@$(BUILD)/showcase --port $(PORT)
+
+test: $(TESTS) $(EXAMPLES) ## the test-suite; needs a C compiler and make (skips C++ without c++)
+	@sh tests/run.sh $(TESTS) $(SCRIPTS)
+
+debug: ## all of it at -O0 with assertions in build/debug, and the test-suite run there
+	@$(MAKE) --no-print-directory BUILD=build/debug CFLAGS="-std=gnu11 -O0 -g -DHTTPSRV_DEBUG" all test
+
+asan: ## the test-suite with AddressSanitizer, leaks and UBSan in build/asan
+	@$(MAKE) --no-print-directory BUILD=build/asan CFLAGS="$(SANITIZE) -fsanitize=address,undefined" test
+
+ubsan: ## the test-suite with UBSan alone in build/ubsan
+	@$(MAKE) --no-print-directory BUILD=build/ubsan CFLAGS="$(SANITIZE) -fsanitize=undefined" test
+
+tsan: ## the test-suite with ThreadSanitizer in build/tsan
+	@$(MAKE) --no-print-directory BUILD=build/tsan CFLAGS="$(SANITIZE) -fsanitize=thread" test
+
+compat: ## the header in every dialect without a warning; needs gcc g++ clang (skips what is missing)
+	@sh tests/compat.sh
+
+lint: ## the rules of the rooms: calls, names, banners, symbols; needs nm (binutils) and awk
+	@sh tests/lint.sh
+
+format: ## lay out all C files anew; needs clang-format
+	clang-format -i $(C_FILES)
+
+format-check: ## fail if `make format` would change something; needs clang-format
+	clang-format --dry-run -Werror $(C_FILES)
+
+bench: $(BUILD)/showcase $(BENCHES) ## requests per second of server CPU; needs wrk (skips nginx-light, strace)
+	@bash bench/run.sh
+
+size: ## code size of examples/hello.c at -Os; needs size (binutils)
+	@mkdir -p $(BUILD)
+	$(CC) -std=gnu11 -Os -I. -pthread -ffunction-sections -fdata-sections -Wl,--gc-sections -s \
+	    examples/hello.c -o $(BUILD)/hello-small
+	@size $(BUILD)/hello-small
+
+info: ## versions of the tools that are installed
+	@for tool in "$(CC)" "$(CXX)" gcc clang make clang-format nm wrk strace; do \
+	    printf '%-14s %s\n' "$$tool" "$$($$tool --version 2>/dev/null | grep -m 1 '[0-9]' || echo missing)"; \
+	done; \
+	printf '%-14s %s\n' nginx "$$(nginx -v 2>&1 | grep '[0-9]\.' || echo missing)"; uname -srm
+
+clean: ## remove build/
+	rm -rf build
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r target text; do \
+	    printf 'make %-14s%s\n' "$$target" "$$text"; \
+	done
+
+# Changes with the compiler and its flags, so that everything is built again.
+$(BUILD)/flags: FORCE
+	@mkdir -p $(BUILD)/tests
+	@echo '$(COMPILE)' | cmp -s - $@ || echo '$(COMPILE)' > $@
+
+$(EXAMPLES): $(BUILD)/%: examples/%.c httpsrv.h $(BUILD)/flags
+	$(COMPILE) $< -o $@
+
+$(BENCHES): $(BUILD)/%: bench/%.c $(BUILD)/flags
+	$(COMPILE) $< -o $@
+
+$(TESTS): $(BUILD)/tests/%: tests/%.c httpsrv.h $(wildcard tests/*.h) $(BUILD)/flags
+	$(COMPILE) $< -o $@

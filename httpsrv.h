@@ -1,0 +1,6204 @@
+// httpsrv.h - a strict HTTP/1.1 server in one C header. MIT licence, see the end of the file.
+//
+// >>doc
+//
+// Do this in ONE source file, and include the header without the macro everywhere else:
+//
+//     #define HTTPSRV_IMPLEMENTATION
+//     #include "httpsrv.h"
+//
+//     static void hello(httpsrv_req *req, void *user) {
+//         (void)user;
+//         httpsrv_reply(req, 200, "text/plain", HTTPSRV_STR("Hello, World!\n"));
+//     }
+//
+//     int main(void) {
+//         httpsrv *srv = httpsrv_new(&(httpsrv_config){.port = 8080});
+//         httpsrv_on(srv, "GET /", hello, NULL);
+//         if (httpsrv_run(srv) != HTTPSRV_OK) fprintf(stderr, "%s\n", httpsrv_error(srv));
+//         httpsrv_free(srv);
+//     }
+//
+//     cc app.c -pthread
+//
+// CONTENTS (search for the mark)
+//
+//     >>doc  >>config  >>types  >>api                                   the front half: what you program against
+//     >>platform  >>text  >>log  >>memory  >>parser  >>queue  >>pool    the back half, bottom-up:
+//     >>state  >>router  >>timers  >>output  >>loop  >>conn             a room calls only rooms above it
+//     >>request  >>emit  >>response  >>dispatch  >>reactor  >>server  >>public
+//
+// BUILD
+//
+//     Linux, libc and pthreads; nothing else. C11 or C++11 and later, gcc or clang. In the compilers' default (gnu)
+//     modes the place of the include does not matter; in a strict mode (-std=c11) either include this header
+//     before the system's or define _GNU_SOURCE on the command line.
+//
+// THREADS
+//
+//     Each function below is marked with the thread that may call it:
+//
+//     [setup]    one thread at a time, before httpsrv_listen
+//     [holder]   whoever holds the request: the handler, while it runs, on whatever thread it runs
+//     [owner]    the thread that runs or polls the server
+//     [any]      any thread at any time between httpsrv_new and httpsrv_free
+//
+//     A connection lives on one reactor from accept to close. A route without a pool runs its handler inline, on the
+//     reactor: quick, and it must not block. A route that names a pool runs on a thread of that pool and may block.
+//
+// LIFETIMES
+//
+//     The views that accessors return, and memory from httpsrv_alloc, live until the handler returns. What you pass in
+//     is copied before the call returns, except a body that comes with a release function (see httpsrv_answer) and
+//     the `user` pointers, which are yours. Routes and configuration are copied; strings in them too.
+//
+// ERRORS
+//
+//     A result is 0 (HTTPSRV_OK) or a fixed negative number. Errors of setup stick: httpsrv_new and httpsrv_on may go
+//     unchecked, httpsrv_listen and httpsrv_run report the first one, and httpsrv_error tells it in words. A NULL
+//     server answers HTTPSRV_ARG, so a failed httpsrv_new needs no check of its own.
+//
+// WHAT BAD INPUT GETS
+//
+//     A refusal that follows RFC 9110, 9112 and 3986 to the letter, delivered before the connection closes:
+//
+//     400  request line, field or Host malformed; bare CR or LF; obs-fold; lengths and codings that contradict each
+//          other or themselves; chunks, chunk extensions or trailers malformed or too long; a path above the root
+//     408  head or body not in time              413  body larger than the route allows (before it is read)
+//     414  request target too long               431  head too large or with too many fields (never truncated)
+//     417  unknown expectation                   501  unknown method, unknown transfer coding
+//     503  queue full, too many connections, out of memory          505  a major version other than 1
+//
+//     Each refusal has a log item and a counter with the same name, see HTTPSRV_LOG_ITEMS.
+//
+// LIMITS
+//
+//     Every size, count and time is bounded, by configuration where it matters: see httpsrv_config.
+//
+// HISTORY
+//
+//     0.1.0  parser, reactors, pools, router, inline and pool handlers, drain
+
+#ifndef HTTPSRV_H
+#    define HTTPSRV_H
+
+#    if defined(HTTPSRV_IMPLEMENTATION) && !defined(_GNU_SOURCE)
+#        define _GNU_SOURCE // before the first header of the system
+#    endif
+
+#    include <stdarg.h>
+#    include <stdbool.h>
+#    include <stddef.h>
+#    include <stdint.h>
+
+// ===========================================================================================
+// >>config    Macros. Define them before the include, alike in every unit that includes it.
+// ===========================================================================================
+
+#    define HTTPSRV_VERSION     "0.1.0"
+#    define HTTPSRV_VERSION_NUM 100 // 10000 * major + 100 * minor + patch
+
+// Storage class of the public functions, for example `static` or an export attribute.
+#    ifndef HTTPSRV_API
+#        define HTTPSRV_API extern
+#    endif
+
+// HTTPSRV_DEBUG turns on assertions (right thread, right holder, sane state) and overwrites input that a handler
+// may no longer look at. HTTPSRV_ASSERT(condition) may be defined beside it; it defaults to assert().
+#    if defined(HTTPSRV_DEBUG) && !defined(HTTPSRV_ASSERT)
+#        include <assert.h>
+#        define HTTPSRV_ASSERT(condition) assert(condition)
+#    elif !defined(HTTPSRV_ASSERT)
+#        define HTTPSRV_ASSERT(condition) ((void)0)
+#    endif
+
+// Bytes of the read buffer and of the output buffer that each reactor shares among its connections. At least 512.
+#    ifndef HTTPSRV_READ_BUFFER
+#        define HTTPSRV_READ_BUFFER 65536
+#    endif
+#    ifndef HTTPSRV_WRITE_BUFFER
+#        define HTTPSRV_WRITE_BUFFER 65536
+#    endif
+
+// Bytes of request memory (httpsrv_alloc, staged answers) that come with each request in flight; what goes beyond
+// is taken from the allocator. At least 256.
+#    ifndef HTTPSRV_REQUEST_MEMORY
+#        define HTTPSRV_REQUEST_MEMORY 2048
+#    endif
+
+#    ifndef HTTPSRV_MAX_LISTENERS
+#        define HTTPSRV_MAX_LISTENERS 8 // addresses a server can listen on
+#    endif
+#    ifndef HTTPSRV_MAX_POOLS
+#        define HTTPSRV_MAX_POOLS 8 // thread pools a server can have
+#    endif
+#    ifndef HTTPSRV_MAX_PARAMS
+#        define HTTPSRV_MAX_PARAMS 16 // parameters (":id", "*rest") in one route
+#    endif
+#    ifndef HTTPSRV_CACHE_LINE
+#        define HTTPSRV_CACHE_LINE 64 // bytes kept between data that different threads write
+#    endif
+
+#    if defined(__GNUC__) || defined(__clang__)
+#        define HTTPSRV_PRINTF(format_at, first_at) __attribute__((format(printf, format_at, first_at)))
+#    else
+#        define HTTPSRV_PRINTF(format_at, first_at)
+#    endif
+
+// ===========================================================================================
+// >>types     What goes in and out. In configurations zero means default and negative off or unlimited.
+// ===========================================================================================
+
+// "None" or "nothing" where 0 would mean the default: `.max.body = HTTPSRV_ZERO` takes no bodies at all.
+#    define HTTPSRV_ZERO     ((-2147483647) - 1)
+#    define HTTPSRV_ALL_CPUS (-1) // reactors: one for each CPU this process may run on
+
+// name, value, text
+#    define HTTPSRV_RESULTS(X)                     \
+        X(OK, 0, "success")                        \
+        X(ARG, -1, "invalid argument")             \
+        X(NOMEM, -2, "out of memory")              \
+        X(SYS, -3, "system call failed")           \
+        X(STATE, -4, "not possible in this state") \
+        X(FULL, -5, "full")                        \
+        X(GONE, -6, "gone")                        \
+        X(SYNTAX, -7, "malformed message")         \
+        X(TOOBIG, -8, "over a limit")              \
+        X(UNSUPPORTED, -9, "unsupported")          \
+        X(ROUTE, -10, "bad route")
+
+typedef enum httpsrv_result {
+#    define HTTPSRV_X(name, value, text) HTTPSRV_##name = (value),
+    HTTPSRV_RESULTS(HTTPSRV_X)
+#    undef HTTPSRV_X
+} httpsrv_result;
+
+// A view of bytes: not terminated, not owned. ptr == NULL says "absent", which an empty view does not.
+typedef struct httpsrv_str {
+    const char *ptr;
+    size_t len; // bytes
+} httpsrv_str;
+
+// A view of a string literal, and the two arguments that printf's "%.*s" takes.
+#    ifdef __cplusplus
+#        define HTTPSRV_STR(literal) (httpsrv_str{"" literal, sizeof(literal) - 1})
+#    else
+#        define HTTPSRV_STR(literal) ((httpsrv_str){"" literal, sizeof(literal) - 1})
+#    endif
+#    define HTTPSRV_FMT(s) (int)(s).len, (s).ptr
+
+typedef struct httpsrv_field {
+    httpsrv_str name;
+    httpsrv_str value; // without the white space around it
+} httpsrv_field;
+
+// Methods of RFC 9110 section 9 and RFC 5789. Any other token is HTTPSRV_METHOD_OTHER and can be routed as well.
+typedef enum httpsrv_method_id {
+    HTTPSRV_METHOD_OTHER,
+    HTTPSRV_METHOD_GET,
+    HTTPSRV_METHOD_HEAD,
+    HTTPSRV_METHOD_POST,
+    HTTPSRV_METHOD_PUT,
+    HTTPSRV_METHOD_DELETE,
+    HTTPSRV_METHOD_CONNECT,
+    HTTPSRV_METHOD_OPTIONS,
+    HTTPSRV_METHOD_TRACE,
+    HTTPSRV_METHOD_PATCH
+} httpsrv_method_id;
+
+// Forms of the request target, RFC 9112 section 3.2.
+typedef enum httpsrv_form {
+    HTTPSRV_FORM_ORIGIN,    // /path?query
+    HTTPSRV_FORM_ABSOLUTE,  // http://host/path?query
+    HTTPSRV_FORM_AUTHORITY, // host:port, CONNECT only
+    HTTPSRV_FORM_ASTERISK   // *, OPTIONS only
+} httpsrv_form;
+
+// Sizes in bytes. Zero means the default in brackets.
+typedef struct httpsrv_limits {
+    int64_t
+        head; // request line and fields with their line ends, and empty lines before [16384, at most 16 MB]
+    int64_t uri;  // request target [8192]; a method token may be as long
+    int headers;  // fields in a head [100]
+    int64_t body; // decoded body [1 MB]; negative: unlimited
+} httpsrv_limits;
+
+// What httpsrv_parse_head found. `fields` and `max_fields` are set by the caller, the rest is set when it returns > 0.
+// All views point into the caller's buffer.
+typedef struct httpsrv_head {
+    httpsrv_field *fields;
+    int max_fields;
+    int num_fields;
+    int version_minor; // the x of HTTP/1.x
+    httpsrv_method_id method_id;
+    httpsrv_form form;
+    httpsrv_str method;
+    httpsrv_str target; // as received
+    httpsrv_str path;   // undecoded; "/" where an absolute target has none, "*" for the asterisk form
+    httpsrv_str query;  // undecoded, without the "?"; absent without one
+    httpsrv_str
+        authority; // of an absolute or authority form target, else of the Host field; absent without either
+    httpsrv_str host; // value of the Host field
+    httpsrv_str content_type;
+    int64_t content_length; // -1 without the field
+    bool chunked;           // Transfer-Encoding: chunked
+    bool keep_alive;        // the client wants the connection to persist (RFC 9112 section 9.3)
+    bool expect_continue;   // Expect: 100-continue, from a client of HTTP/1.1
+    bool expect_other;      // another expectation: to be refused with 417
+    bool upgrade;           // an Upgrade field together with Connection: upgrade
+} httpsrv_head;
+
+// Where a message stands: which httpsrv_parse function is next.
+typedef enum httpsrv_phase {
+    HTTPSRV_PHASE_HEAD,
+    HTTPSRV_PHASE_BODY,
+    HTTPSRV_PHASE_TRAILERS, // of a chunked body: call httpsrv_parse_trailers even if there are none
+    HTTPSRV_PHASE_DONE,
+    HTTPSRV_PHASE_ERROR
+} httpsrv_phase;
+
+// The parser's memory: no allocation, no pointers, may be copied and abandoned at any time.
+typedef struct httpsrv_parser {
+    int phase;  // httpsrv_phase
+    int status; // after an error: the status to answer, 400 413 414 431 501 505
+    int item;   // after an error: the httpsrv_log_item that names the broken rule
+    // private; offsets are into the message
+    int state;
+    int version_minor;
+    uint32_t pos, mark; // scan position, start of the token there
+    uint32_t method_at, method_len, target_at, target_len, query_at, name_at, name_len;
+    uint32_t num_fields, room, parked; // fields so far, how many fit, how many are kept as offsets
+    uint32_t host_field, type_field;   // their numbers
+    uint32_t seen, count,
+        digits; // bits of what was seen; empty lines or bytes of extensions; digits of a size
+    uint32_t max_head, max_uri, max_fields;
+    bool resumed;           // the head did not come in one piece
+    int64_t content_length; // -1 without
+    int64_t left;           // bytes to come of the body, or of this chunk
+    int64_t total;          // decoded bytes of the body so far
+    int64_t max_body;
+} httpsrv_parser;
+
+// Levels of log items, syslog's names.
+typedef enum httpsrv_log_level {
+    HTTPSRV_LEVEL_ERROR,
+    HTTPSRV_LEVEL_WARNING,
+    HTTPSRV_LEVEL_INFO,
+    HTTPSRV_LEVEL_DEBUG
+} httpsrv_log_level;
+
+// name, level, text. Each item is also a counter: httpsrv_metrics.items.
+#    define HTTPSRV_LOG_ITEMS(X)                                                            \
+        X(NONE, DEBUG, "nothing")                                                           \
+        X(LISTENING, INFO, "listening")                                                     \
+        X(DRAINING, INFO, "draining")                                                       \
+        X(STOPPED, INFO, "stopped")                                                         \
+        X(ACCEPT_FAILED, ERROR, "accept failed")                                            \
+        X(NO_DESCRIPTORS, ERROR, "out of file descriptors, accepting pauses")               \
+        X(NO_MEMORY, ERROR, "out of memory")                                                \
+        X(TOO_MANY_CONNECTIONS, WARNING, "too many connections")                            \
+        X(QUEUE_FULL, WARNING, "queue of the pool is full")                                 \
+        X(NO_ANSWER, ERROR, "handler returned without an answer")                           \
+        X(ANSWERED_TWICE, ERROR, "handler answered twice")                                  \
+        X(CUT, WARNING, "cut at the end of the drain")                                      \
+        X(INCOMPLETE, INFO, "client stopped in the middle of a request")                    \
+        X(CLIENT_GONE, DEBUG, "client left before its answer")                              \
+        X(HEAD_TIMEOUT, INFO, "head not in time")                                           \
+        X(BODY_TIMEOUT, INFO, "body not in time")                                           \
+        X(IDLE_TIMEOUT, DEBUG, "idle for too long")                                         \
+        X(WRITE_TIMEOUT, INFO, "client does not take its answer")                           \
+        X(BAD_REQUEST_LINE, INFO, "malformed request line")                                 \
+        X(BAD_METHOD, INFO, "malformed method")                                             \
+        X(BAD_TARGET, INFO, "malformed request target")                                     \
+        X(BAD_VERSION, INFO, "unsupported HTTP version")                                    \
+        X(BAD_FIELD, INFO, "malformed header field")                                        \
+        X(BAD_HOST, INFO, "Host missing, repeated or invalid")                              \
+        X(BAD_LENGTH, INFO, "Content-Length invalid, repeated or beside Transfer-Encoding") \
+        X(BAD_CODING, INFO, "Transfer-Encoding invalid")                                    \
+        X(UNKNOWN_CODING, INFO, "transfer coding not implemented")                          \
+        X(BAD_CHUNK, INFO, "malformed chunk")                                               \
+        X(BAD_TRAILER, INFO, "malformed or forbidden trailer field")                        \
+        X(BAD_PATH, INFO, "path above the root or with a NUL")                              \
+        X(BAD_EXPECT, INFO, "unknown expectation")                                          \
+        X(URI_TOO_LONG, INFO, "request target too long")                                    \
+        X(HEAD_TOO_LARGE, INFO, "head too large or with too many fields")                   \
+        X(BODY_TOO_LARGE, INFO, "body too large")                                           \
+        X(UNKNOWN_METHOD, INFO, "unknown method")                                           \
+        X(NOT_FOUND, DEBUG, "no route for this path")                                       \
+        X(NOT_ALLOWED, DEBUG, "no route for this method")
+
+typedef enum httpsrv_log_item {
+#    define HTTPSRV_X(name, level, text) HTTPSRV_LOG_##name,
+    HTTPSRV_LOG_ITEMS(HTTPSRV_X)
+#    undef HTTPSRV_X
+        HTTPSRV_LOG_COUNT
+} httpsrv_log_item;
+
+// One log record. Its pointers are valid during the call of the logger.
+typedef struct httpsrv_log {
+    httpsrv_log_item item;
+    httpsrv_log_level level;
+    const char *text; // of the item
+    int sys_errno;    // 0, or the errno behind it
+    int reactor;      // the reactor's number
+    httpsrv_str peer; // address of the client, absent where there is none
+} httpsrv_log;
+
+typedef struct httpsrv httpsrv;
+typedef struct httpsrv_req httpsrv_req;
+
+// Called with the request; answers it before it returns. Thread: a reactor, or a worker if the route names a pool.
+typedef void (*httpsrv_handler)(httpsrv_req *req, void *user);
+
+// realloc and free in one. new_size == 0 frees and returns NULL; ptr == NULL allocates. old_size is what was asked for
+// before. NULL means out of memory; the old block is then untouched. Thread: any, several at once.
+typedef void *(*httpsrv_realloc)(void *user, void *ptr, size_t old_size, size_t new_size);
+
+// Thread: any, several at once. It must not call the server.
+typedef void (*httpsrv_logger)(const httpsrv_log *record, void *user);
+
+typedef struct httpsrv_pool_config {
+    const char *name; // at most 31 bytes
+    int threads;      // [CPUs]
+    int queue;        // jobs that may wait, rounded up to a power of two, at least 2 [1024]
+} httpsrv_pool_config;
+
+// Zero means the default in brackets; negative means off or unlimited, where "off" is listed; else it is an error.
+typedef struct httpsrv_config {
+    const char *host; // numeric address or "localhost" [all addresses, IPv4 and IPv6]
+    int port;         // [0: a free one, see httpsrv_port]
+    const char *listen[HTTPSRV_MAX_LISTENERS]; // instead of host and port: "127.0.0.1:80", "[::1]:80", "*:80"
+    int reactors;                              // event loops, each with a thread [1]; HTTPSRV_ALL_CPUS
+    int backlog;                               // of each listening socket [1024]
+    httpsrv_pool_config pools[HTTPSRV_MAX_POOLS];
+    struct {
+        int connections; // open at once in this server [soft limit of descriptors less 64; off: up to a million]
+        int64_t head;    // bytes, as in httpsrv_limits [16384]
+        int64_t uri;     // bytes [8192]
+        int headers;     // fields [100, at most 4096]
+        int64_t body;    // bytes, decoded; a route may have its own [1 MB; off]
+        int requests;    // per connection [off]
+    } max;
+    struct {
+        int head;  // for the whole head, from its first byte [10000; off]
+        int body;  // between two pieces of a body [10000; off]
+        int idle;  // between two requests, or before the first [30000; off]
+        int write; // without progress while the client takes its answer [30000; off]
+        int drain; // from httpsrv_stop (after the grace time) until what still runs is cut [10000; off: no deadline]
+        int grace; // from httpsrv_stop until accepting ends [0]
+    } timeout_ms;
+    const char *server_name; // value of the Server field ["httpsrv"]; "" sends none
+    struct {
+        httpsrv_realloc fn; // [realloc and free]
+        void *user;
+    } allocator;
+    struct {
+        httpsrv_logger fn; // [silent]
+        void *user;
+    } logger;
+} httpsrv_config;
+
+typedef struct httpsrv_route_config {
+    const char *pattern; // see httpsrv_on
+    httpsrv_handler handler;
+    void *user;
+    const char *pool; // [none: inline on the reactor]; "default" exists without being configured
+    int64_t max_body; // bytes, decoded [max.body of the server]; negative: unlimited; HTTPSRV_ZERO: no body
+} httpsrv_route_config;
+
+// A whole answer. type and fields are copied; the body too, unless release is set: then it is borrowed, without a copy,
+// until release(release_arg) is called: exactly once, on any thread, whatever becomes of the connection, and also if the
+// call that takes the answer fails, except with HTTPSRV_NOMEM or HTTPSRV_FULL, which leave it with the caller.
+typedef struct httpsrv_answer {
+    int status;       // 200 to 599
+    const char *type; // Content-Type; NULL: none
+    httpsrv_str body;
+    const httpsrv_field *fields;
+    int num_fields;
+    void (*release)(void *release_arg);
+    void *release_arg;
+} httpsrv_answer;
+
+// A snapshot. The numbers are sums over the reactors, taken one by one while they run.
+typedef struct httpsrv_metrics {
+    uint64_t connections;              // open now
+    uint64_t accepted;                 // since httpsrv_new, refused ones included
+    uint64_t requests;                 // heads that were parsed
+    uint64_t answers[6];               // by class: [2] counts 2xx; [0] is their sum
+    uint64_t bytes_in;                 // received
+    uint64_t bytes_out;                // sent
+    uint64_t memory;                   // bytes taken from the allocator now
+    uint64_t wakeups;                  // times a reactor was woken by another thread
+    uint64_t pool_jobs;                // jobs that pools have taken
+    uint64_t items[HTTPSRV_LOG_COUNT]; // by httpsrv_log_item
+    uint64_t drain_finished;           // the last drain: requests that finished after httpsrv_stop...
+    uint64_t drain_cut;                // ...requests that were cut at the deadline...
+    uint64_t drain_stuck; // ...and workers that were still busy when httpsrv_run or httpsrv_join returned
+} httpsrv_metrics;
+
+// ===========================================================================================
+// >>api       Functions.
+// ===========================================================================================
+
+#    ifdef __cplusplus
+extern "C" {
+#    endif
+
+// ---- server ----
+
+// Makes a server from a configuration (NULL: all defaults), which is copied. Opens and starts nothing.
+// Result: the server, or NULL when out of memory. An error in the configuration is kept for httpsrv_listen. [any]
+HTTPSRV_API httpsrv *httpsrv_new(const httpsrv_config *config);
+
+// Opens the listening sockets and starts the pools. Connections queue up in the kernel from here on.
+// Errors: ARG (configuration), ROUTE (a route of setup), NOMEM, SYS (address in use and the like), STATE. [setup]
+HTTPSRV_API httpsrv_result httpsrv_listen(httpsrv *srv);
+
+// Serves until httpsrv_stop and the drain that follows; listens first if need be. The calling thread becomes the first
+// reactor; the others get threads. Afterwards the server may listen again.
+// Errors: those of httpsrv_listen; STATE if it runs already. [owner]
+HTTPSRV_API httpsrv_result httpsrv_run(httpsrv *srv);
+
+// Like httpsrv_run, but every reactor gets a thread and the call returns at once; httpsrv_join follows. [owner]
+HTTPSRV_API httpsrv_result httpsrv_start(httpsrv *srv);
+
+// Waits for the end of what httpsrv_start began: for the reactors to drain, and up to the drain deadline for busy
+// workers. Errors: STATE without httpsrv_start. [owner]
+HTTPSRV_API httpsrv_result httpsrv_join(httpsrv *srv);
+
+// One turn of a server with one reactor, inside a loop of yours: waits for at most timeout_ms milliseconds (0: not at
+// all, negative: until something happens) and serves what is ready. Call httpsrv_listen before.
+// Result: OK; GONE once drained after httpsrv_stop. Errors: STATE (not listening, more than one reactor, or called from
+// within a handler), SYS. [owner]
+HTTPSRV_API httpsrv_result httpsrv_poll(httpsrv *srv, int timeout_ms);
+
+// A descriptor that is readable when httpsrv_poll has something to do; -1 unless listening. Owned by the server. [owner]
+HTTPSRV_API int httpsrv_fd(const httpsrv *srv);
+
+// Milliseconds that your loop may sleep before the next httpsrv_poll even if the descriptor stays silent: 0 if
+// something is pending, -1 for no bound. Ask after each httpsrv_poll. [owner]
+HTTPSRV_API int httpsrv_timeout(const httpsrv *srv);
+
+// Asks for a graceful end: after timeout_ms.grace the listeners close, idle connections close, what was begun is
+// finished, and at timeout_ms.drain the rest is cut. Before httpsrv_run it makes that return at once. A second call cuts
+// at once. Safe in signal handlers. [any]
+HTTPSRV_API void httpsrv_stop(httpsrv *srv);
+
+// Stops and joins if need be, waits for busy workers, releases everything. NULL is fine. [owner, not from a handler]
+HTTPSRV_API void httpsrv_free(httpsrv *srv);
+
+// The first error of setup in words, with the address or pattern in it; "" without one. NULL: "out of memory".
+// Valid until httpsrv_free. [owner]
+HTTPSRV_API const char *httpsrv_error(const httpsrv *srv);
+
+// The port that listener number `listener` (0 is the first) is bound to; -1 unless listening. [any]
+HTTPSRV_API int httpsrv_port(const httpsrv *srv, int listener);
+
+// Whether httpsrv_stop was called: a readiness probe answers 503 from then on. [any]
+HTTPSRV_API bool httpsrv_draining(const httpsrv *srv);
+
+// Fills in a snapshot of the counters. Errors: ARG. [any]
+HTTPSRV_API httpsrv_result httpsrv_query_metrics(const httpsrv *srv, httpsrv_metrics *out);
+
+// "invalid argument" for HTTPSRV_ARG and so on; "Not Found" for 404 (IANA registry), "Unknown" for a status that is not
+// registered. Static strings. [any]
+HTTPSRV_API const char *httpsrv_result_text(httpsrv_result result);
+HTTPSRV_API const char *httpsrv_status_text(int status);
+HTTPSRV_API const char *httpsrv_log_text(httpsrv_log_item item);
+
+// ---- routes ----
+
+// Adds a route. The pattern is a method (or "*" for any), a space and a path:
+//     "GET /users/:id"      ":id" takes one segment that is not empty
+//     "GET /static/*rest"   "*rest" takes all that follows, slashes included, and may be empty; it comes last
+// Text is compared with the decoded segments of the path after dot segments are resolved. Where several routes fit, a
+// literal segment wins over a parameter and a parameter over a wildcard, segment by segment from the left; a route for
+// the method itself wins over "*". A GET route answers HEAD too; OPTIONS and 405 are answered from the routes.
+// A method token of your own ("PURGE /cache") makes that method known. The path "*" stands for the two targets without a
+// path: "OPTIONS *" for the server as a whole, "CONNECT *" for tunnels, which without such a route get 501.
+// Errors, kept for httpsrv_listen: ROUTE (pattern malformed or taken twice), NOMEM, STATE. [setup]
+HTTPSRV_API httpsrv_result httpsrv_on(httpsrv *srv, const char *pattern, httpsrv_handler handler, void *user);
+
+// The same with everything a route can have. [setup]
+HTTPSRV_API httpsrv_result httpsrv_route(httpsrv *srv, const httpsrv_route_config *route);
+
+// ---- reading a request: [holder]; views live until the handler returns ----
+
+HTTPSRV_API httpsrv *httpsrv_server(const httpsrv_req *req);
+HTTPSRV_API httpsrv_str httpsrv_method(const httpsrv_req *req);
+HTTPSRV_API httpsrv_str httpsrv_target(const httpsrv_req *req); // as received
+HTTPSRV_API httpsrv_str httpsrv_path(const httpsrv_req *req);   // dot segments resolved, then percent-decoded
+HTTPSRV_API httpsrv_str httpsrv_host(const httpsrv_req *req); // authority of the target, else the Host field
+HTTPSRV_API httpsrv_str httpsrv_peer(httpsrv_req *req); // "192.0.2.7" or "2001:db8::7", without the port
+HTTPSRV_API httpsrv_str httpsrv_body(const httpsrv_req *req); // complete and decoded; empty without one
+HTTPSRV_API const httpsrv_head *httpsrv_request_head(const httpsrv_req *req); // everything the parser found
+
+// The first field of that name, compared without regard to case; absent (ptr == NULL) without one.
+HTTPSRV_API httpsrv_str httpsrv_header(const httpsrv_req *req, const char *name);
+
+// Field number `index` from 0; NULL past the last one. Repeated fields appear in the order received.
+HTTPSRV_API const httpsrv_field *httpsrv_header_at(const httpsrv_req *req, int index);
+
+// The text a ":name" or "*name" of the route stands for, decoded; absent for a name that the route does not have.
+HTTPSRV_API httpsrv_str httpsrv_param(const httpsrv_req *req, const char *name);
+
+// The first value of that name in the query, decoded ("+" is a space); absent without one, and when out of memory.
+HTTPSRV_API httpsrv_str httpsrv_query(httpsrv_req *req, const char *name);
+
+// `size` bytes, aligned for any type, not zeroed, valid until the handler returns. NULL when out of memory.
+HTTPSRV_API void *httpsrv_alloc(httpsrv_req *req, size_t size);
+
+// Whether the client has left: nobody will see the answer. A client that has only finished sending has not. [holder]
+HTTPSRV_API bool httpsrv_gone(const httpsrv_req *req);
+
+// ---- answering: [holder]; exactly one answer for each request ----
+
+// Sets a field of the answer to come, replacing those of that name; or adds one more. Copied.
+// Errors: ARG (name not a token, CR LF NUL or another control character in the value, or a field that the server
+// itself writes: Content-Length, Transfer-Encoding, and Connection other than "close"), STATE (answered), NOMEM.
+HTTPSRV_API httpsrv_result httpsrv_set(httpsrv_req *req, const char *name, httpsrv_str value);
+HTTPSRV_API httpsrv_result httpsrv_add(httpsrv_req *req, const char *name, httpsrv_str value);
+
+// Answers with a body, which is copied. type is the Content-Type, NULL for none. Content-Length, Date, Server and
+// Connection are added; for HEAD, 204 and 304 the body stays behind.
+// Errors: ARG (status outside 200 to 599, bad type; nothing is sent and another answer may follow), STATE (answered
+// already), GONE (the client left), NOMEM (another answer may follow).
+HTTPSRV_API httpsrv_result httpsrv_reply(httpsrv_req *req, int status, const char *type, httpsrv_str body);
+
+// The same with a body made by printf's rules, of at most 1 MB.
+HTTPSRV_API httpsrv_result httpsrv_replyf(httpsrv_req *req, int status, const char *type, const char *format,
+                                          ...) HTTPSRV_PRINTF(4, 5);
+
+// The same with everything an answer can have.
+HTTPSRV_API httpsrv_result httpsrv_reply_with(httpsrv_req *req, const httpsrv_answer *answer);
+
+// ---- the parser alone: no allocation, no I/O, no callbacks. [any], one thread at a time for each parser ----
+
+// Prepares for one message. limits == NULL or zeroes: the defaults of httpsrv_limits; limits->body is checked against
+// Content-Length by httpsrv_parse_head and against what arrives by httpsrv_parse_body.
+HTTPSRV_API void httpsrv_parser_init(httpsrv_parser *parser, const httpsrv_limits *limits);
+
+// Parses a request head (RFC 9112). buf starts at the first byte of the message, len grows from call to call; the bytes
+// may have moved in between, but out and its fields are the same for the whole head. Result: > 0 the bytes of the head; 0 more are needed; < 0 a httpsrv_result, with
+// parser->status and parser->item telling which refusal it deserves. out's views are valid from the return > 0 on.
+// No byte is looked at twice, whatever the split: the cost is proportional to the head's size in total.
+HTTPSRV_API ptrdiff_t httpsrv_parse_head(httpsrv_parser *parser, const char *buf, size_t len,
+                                         httpsrv_head *out);
+
+// Consumes bytes of the body. buf starts at the first byte not consumed yet. Result: > 0 bytes consumed, *piece being the
+// data among them, perhaps none; 0 more are needed; < 0 as above. Call while parser->phase is HTTPSRV_PHASE_BODY.
+HTTPSRV_API ptrdiff_t httpsrv_parse_body(httpsrv_parser *parser, const char *buf, size_t len,
+                                         httpsrv_str *piece);
+
+// Parses the trailer section behind a chunked body like httpsrv_parse_head: buf starts at its first byte in each call.
+// Only fields and num_fields of out are set. Call while parser->phase is HTTPSRV_PHASE_TRAILERS.
+HTTPSRV_API ptrdiff_t httpsrv_parse_trailers(httpsrv_parser *parser, const char *buf, size_t len,
+                                             httpsrv_head *out);
+
+// Whether the message is complete.
+HTTPSRV_API bool httpsrv_parse_done(const httpsrv_parser *parser);
+
+#    ifdef __cplusplus
+}
+#    endif
+
+#endif // HTTPSRV_H
+
+#if defined(HTTPSRV_IMPLEMENTATION) && !defined(HTTPSRV_IMPLEMENTED)
+#    define HTTPSRV_IMPLEMENTED
+
+// ===========================================================================================
+// >>platform  The system.    owns: nothing    thread: any    uses: libc, pthreads, Linux
+// ===========================================================================================
+
+#    include <arpa/inet.h>
+#    include <errno.h>
+#    include <fcntl.h>
+#    include <limits.h>
+#    include <netinet/in.h>
+#    include <netinet/tcp.h>
+#    include <pthread.h>
+#    include <signal.h>
+#    include <stdio.h>
+#    include <stdlib.h>
+#    include <string.h>
+#    include <sys/epoll.h>
+#    include <sys/eventfd.h>
+#    include <sys/prctl.h>
+#    include <sys/resource.h>
+#    include <sys/socket.h>
+#    include <sys/syscall.h>
+#    include <sys/uio.h>
+#    include <time.h>
+#    include <unistd.h>
+#    if defined(__SSE2__)
+#        include <emmintrin.h>
+#    endif
+
+#    if !defined(__linux__)
+#        error "httpsrv.h needs Linux"
+#    endif
+#    if defined(__GLIBC__) && !defined(__USE_MISC)
+#        error "httpsrv.h: include it before system headers, or compile with -D_GNU_SOURCE or -std=gnu11"
+#    endif
+#    if HTTPSRV_READ_BUFFER < 512 || HTTPSRV_WRITE_BUFFER < 512 || HTTPSRV_REQUEST_MEMORY < 256
+#        error \
+            "httpsrv.h: HTTPSRV_READ_BUFFER and HTTPSRV_WRITE_BUFFER are at least 512, HTTPSRV_REQUEST_MEMORY 256"
+#    endif
+#    if HTTPSRV_MAX_LISTENERS < 1 || HTTPSRV_MAX_POOLS < 1 || HTTPSRV_MAX_PARAMS < 1 || \
+        HTTPSRV_MAX_PARAMS > 64
+#        error "httpsrv.h: HTTPSRV_MAX_LISTENERS and _POOLS are at least 1, HTTPSRV_MAX_PARAMS 1 to 64"
+#    endif
+
+#    define HSRV_LIKELY(x)   __builtin_expect(!!(x), 1)
+#    define HSRV_UNLIKELY(x) __builtin_expect(!!(x), 0)
+#    define HSRV_ALIGNED     __attribute__((aligned(HTTPSRV_CACHE_LINE)))
+
+// The seam: nothing else in this file talks to the kernel. A test that defines HTTPSRV_SEAM as the name of a file
+// replaces all of it, to fail calls on purpose or to put a simulated kernel in its place.
+#    ifdef HTTPSRV_SEAM
+#        include HTTPSRV_SEAM
+#    else
+
+static inline int hsrv_sys_socket(int family) {
+    return socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+}
+
+static inline int hsrv_sys_setsockopt(int fd, int level, int name, int value) {
+    return setsockopt(fd, level, name, &value, (socklen_t)sizeof value);
+}
+
+static inline int hsrv_sys_bind(int fd, const struct sockaddr *address, socklen_t len) {
+    return bind(fd, address, len);
+}
+
+static inline int hsrv_sys_listen(int fd, int backlog) {
+    return listen(fd, backlog);
+}
+
+static inline int hsrv_sys_getsockname(int fd, struct sockaddr *address, socklen_t *len) {
+    return getsockname(fd, address, len);
+}
+
+// By number, because the wrapper is hidden when the user's includes came first without _GNU_SOURCE.
+static inline int hsrv_sys_accept(int fd, struct sockaddr *address, socklen_t *len) {
+    return (int)syscall(SYS_accept4, fd, address, len, SOCK_CLOEXEC | SOCK_NONBLOCK);
+}
+
+static inline ssize_t hsrv_sys_recv(int fd, void *buf, size_t size) {
+    return recv(fd, buf, size, 0);
+}
+
+static inline ssize_t hsrv_sys_send(int fd, const void *buf, size_t len) {
+    return send(fd, buf, len, MSG_NOSIGNAL);
+}
+
+static inline ssize_t hsrv_sys_sendmsg(int fd, const struct msghdr *message) {
+    return sendmsg(fd, message, MSG_NOSIGNAL);
+}
+
+static inline int hsrv_sys_shutdown_write(int fd) {
+    return shutdown(fd, SHUT_WR);
+}
+
+// EINTR needs no care: on Linux the descriptor is closed all the same.
+static inline int hsrv_sys_close(int fd) {
+    return close(fd);
+}
+
+// A descriptor that stands for nothing: the one in reserve for when there are no others.
+static inline int hsrv_sys_open_null(void) {
+    return open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+static inline int hsrv_sys_epoll_create(void) {
+    return epoll_create1(EPOLL_CLOEXEC);
+}
+
+static inline int hsrv_sys_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event) {
+    return epoll_ctl(epfd, op, fd, event);
+}
+
+static inline int hsrv_sys_epoll_wait(int epfd, struct epoll_event *events, int size, int timeout_ms) {
+    return epoll_wait(epfd, events, size, timeout_ms);
+}
+
+static inline int hsrv_sys_eventfd(void) {
+    return eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+}
+
+static inline ssize_t hsrv_sys_eventfd_add(int fd) {
+    const uint64_t one = 1;
+    return write(fd, &one, sizeof one);
+}
+
+#        ifndef SYS_futex
+#            define SYS_futex \
+                SYS_futex_time64 // 32-bit architectures that never had another; without a time-out they agree
+#        endif
+#        define HSRV_FUTEX_WAIT_PRIVATE 128
+#        define HSRV_FUTEX_WAKE_PRIVATE 129
+
+static inline int hsrv_sys_futex_wait(uint32_t *word, uint32_t expected) {
+    return (int)syscall(SYS_futex, word, HSRV_FUTEX_WAIT_PRIVATE, expected, NULL, NULL, 0);
+}
+
+static inline int hsrv_sys_futex_wake(uint32_t *word, int count) {
+    return (int)syscall(SYS_futex, word, HSRV_FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0);
+}
+
+static inline uint64_t hsrv_sys_monotonic_ms(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+    return (uint64_t)t.tv_sec * 1000u + (uint64_t)t.tv_nsec / 1000000u;
+}
+
+static inline int64_t hsrv_sys_unix_seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME_COARSE, &t);
+    return (int64_t)t.tv_sec;
+}
+
+static inline void hsrv_sys_sleep_ms(long ms) {
+    struct timespec t;
+    t.tv_sec = (time_t)(ms / 1000);
+    t.tv_nsec = (ms % 1000) * 1000000L;
+    nanosleep(&t, NULL);
+}
+
+static inline int hsrv_sys_descriptor_limit(uint64_t *soft) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return -1;
+    *soft = (uint64_t)limit.rlim_cur;
+    return 0;
+}
+
+// CPUs that this process may run on, which in a container are fewer than the machine has.
+static inline int hsrv_sys_cpu_count(void) {
+    unsigned long mask[128];
+    memset(mask, 0, sizeof mask);
+    const long bytes = syscall(SYS_sched_getaffinity, 0, sizeof mask, mask);
+    int count = 0;
+    for (long i = 0; i < bytes / (long)sizeof mask[0]; i++) {
+        count += __builtin_popcountl(mask[i]);
+    }
+    return count > 0 ? count : 1;
+}
+
+static inline int hsrv_sys_thread_create(pthread_t *thread, void *(*fn)(void *), void *arg) {
+    return pthread_create(thread, NULL, fn, arg);
+}
+
+static inline int hsrv_sys_thread_join(pthread_t thread) {
+    return pthread_join(thread, NULL);
+}
+
+#    endif // HTTPSRV_SEAM
+
+// A thread with all signals blocked, so that the application's handlers never run on it. 0 or an errno.
+static int hsrv_platform_thread_start(pthread_t *thread, void *(*fn)(void *), void *arg) {
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    const int err = hsrv_sys_thread_create(thread, fn, arg);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return err;
+}
+
+// For top and gdb; at most 15 characters are kept.
+static void hsrv_platform_thread_name(const char *prefix, int number) {
+    char name[32];
+    snprintf(name, sizeof name, "%.15s/%d", prefix, number);
+    name[15] = '\0';
+    prctl(PR_SET_NAME, (unsigned long)(uintptr_t)name, 0ul, 0ul, 0ul);
+}
+
+// Counters have one writer and any number of readers: a relaxed store is enough and costs what a plain one does.
+// size_t, because 64-bit atomics would need libatomic on 32-bit machines.
+static inline void hsrv_platform_count(size_t *counter, size_t n) {
+    __atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
+}
+
+// ===========================================================================================
+// >>text      Characters, numbers, paths, dates, phrases.    owns: nothing    thread: pure    uses: >>platform
+// ===========================================================================================
+
+// Character classes, as bits of hsrv_text_classes.
+#    define HSRV_TOKEN 1u // tchar, RFC 9110 section 5.6.2
+#    define HSRV_PATH \
+        2u // pchar and "/" without "%", RFC 3986 section 3.3: what a target holds beside "%" and "?"
+#    define HSRV_NAME   4u // reg-name, RFC 3986 section 3.2.2: unreserved, sub-delims, "%"
+#    define HSRV_VALUE  8u // HTAB, SP, VCHAR, obs-text: RFC 9110 section 5.5
+#    define HSRV_DIGIT  16u
+#    define HSRV_HEXDIG 32u
+
+static const unsigned char hsrv_text_classes[256] = {
+    0,  0,  0,  0,  0,  0,  0,  0,  0,  8,  0,  0,  0,  0,  0,  0,  // control characters
+    0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  //
+    8,  15, 8,  9,  15, 13, 15, 15, 14, 14, 15, 15, 14, 15, 15, 10, //  !"#$%&'()*+,-./
+    63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 10, 14, 8,  14, 8,  8,  // 0123456789:;<=>?
+    10, 47, 47, 47, 47, 47, 47, 15, 15, 15, 15, 15, 15, 15, 15, 15, // @ABCDEFGHIJKLMNO
+    15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 8,  8,  8,  9,  15, // PQRSTUVWXYZ[\]^_
+    9,  47, 47, 47, 47, 47, 47, 15, 15, 15, 15, 15, 15, 15, 15, 15, // `abcdefghijklmno
+    15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 8,  9,  8,  15, 0,  // pqrstuvwxyz{|}~
+    8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  // obs-text
+    8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  //
+    8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  //
+    8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  //
+    8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  //
+    8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  //
+    8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  //
+    8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,
+};
+
+static inline bool hsrv_text_is(char c, unsigned classes) {
+    return (hsrv_text_classes[(unsigned char)c] & classes) != 0;
+}
+
+static inline httpsrv_str hsrv_text_view(const char *ptr, size_t len) {
+    httpsrv_str s;
+    s.ptr = ptr;
+    s.len = len;
+    return s;
+}
+
+static inline httpsrv_str hsrv_text_of(const char *terminated) {
+    return hsrv_text_view(terminated, terminated ? strlen(terminated) : 0);
+}
+
+static inline httpsrv_str hsrv_text_absent(void) {
+    return hsrv_text_view(NULL, 0);
+}
+
+static inline bool hsrv_text_equal(httpsrv_str a, httpsrv_str b) {
+    return a.len == b.len && (a.len == 0 || memcmp(a.ptr, b.ptr, a.len) == 0);
+}
+
+static inline char hsrv_text_lower(char c) {
+    return (char)(c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c);
+}
+
+static bool hsrv_text_equal_nocase(httpsrv_str a, httpsrv_str b) {
+    if (a.len != b.len) return false;
+    for (size_t i = 0; i < a.len; i++) {
+        if (hsrv_text_lower(a.ptr[i]) != hsrv_text_lower(b.ptr[i])) return false;
+    }
+    return true;
+}
+
+// Whether each character of a non-empty text is of one of the classes.
+static bool hsrv_text_all(httpsrv_str s, unsigned classes) {
+    for (size_t i = 0; i < s.len; i++) {
+        if (!hsrv_text_is(s.ptr[i], classes)) return false;
+    }
+    return s.len > 0;
+}
+
+static httpsrv_str hsrv_text_trim(httpsrv_str s) {
+    while (s.len > 0 && (s.ptr[0] == ' ' || s.ptr[0] == '\t')) {
+        s.ptr++;
+        s.len--;
+    }
+    while (s.len > 0 && (s.ptr[s.len - 1] == ' ' || s.ptr[s.len - 1] == '\t')) {
+        s.len--;
+    }
+    return s;
+}
+
+// The first byte in [p, end) that may not stand in a field value: in good input that is the CR behind it.
+// Eight bytes at a time: a byte below 0x20 or equal to 0x7f sets the top bit of its lane. A borrow can also set lanes
+// above a true hit, never below the first; a tab is a false hit. So whatever is flagged goes byte by byte.
+static const char *hsrv_text_value_end_words(const char *p, const char *end) {
+    const uint64_t ones = 0x0101010101010101u, tops = 0x8080808080808080u;
+    while (end - p >= 8) {
+        uint64_t word;
+        memcpy(&word, p, 8);
+        const uint64_t del = word ^ (ones * 0x7f);
+        const uint64_t hits = (((word - ones * 0x20) & ~word) | ((del - ones) & ~del)) & tops;
+        if (hits != 0) {
+            for (const char *stop = p + 8; p < stop; p++) {
+                if (!hsrv_text_is(*p, HSRV_VALUE)) return p;
+            }
+            continue;
+        }
+        p += 8;
+    }
+    while (p < end && hsrv_text_is(*p, HSRV_VALUE)) {
+        p++;
+    }
+    return p;
+}
+
+#    if defined(__SSE2__)
+// Unsigned "below 0x20" is max(x, 0x20) != x, written as max(x, 0x1f) == 0x1f.
+static const char *hsrv_text_value_end(const char *p, const char *end) {
+    const __m128i low = _mm_set1_epi8(0x1f), tab = _mm_set1_epi8('\t'), del = _mm_set1_epi8(0x7f);
+    while (end - p >= 16) {
+        const __m128i x = _mm_loadu_si128((const __m128i *)(const void *)p);
+        const __m128i control =
+            _mm_andnot_si128(_mm_cmpeq_epi8(x, tab), _mm_cmpeq_epi8(_mm_max_epu8(x, low), low));
+        const int hits = _mm_movemask_epi8(_mm_or_si128(control, _mm_cmpeq_epi8(x, del)));
+        if (hits != 0) return p + __builtin_ctz((unsigned)hits);
+        p += 16;
+    }
+    return hsrv_text_value_end_words(p, end);
+}
+#    else
+static inline const char *hsrv_text_value_end(const char *p, const char *end) {
+    return hsrv_text_value_end_words(p, end);
+}
+#    endif
+
+static inline int hsrv_text_hex(char c) {
+    if (!hsrv_text_is(c, HSRV_HEXDIG)) return -1;
+    return hsrv_text_is(c, HSRV_DIGIT) ? c - '0' : hsrv_text_lower(c) - 'a' + 10;
+}
+
+// 1*DIGIT as a number that fits int64_t, else -1. Leading zeros are digits like others.
+static int64_t hsrv_text_parse_number(httpsrv_str s) {
+    if (!hsrv_text_all(s, HSRV_DIGIT)) return -1;
+    int64_t n = 0;
+    for (size_t i = 0; i < s.len; i++) {
+        const int digit = s.ptr[i] - '0';
+        if (n > (INT64_MAX - digit) / 10) return -1;
+        n = n * 10 + digit;
+    }
+    return n;
+}
+
+// Writes n in decimal (at most 20 characters, no terminator) and returns the end.
+static char *hsrv_text_format_number(char *out, uint64_t n) {
+    char digits[20];
+    int count = 0;
+    do {
+        digits[count++] = (char)('0' + n % 10);
+        n /= 10;
+    } while (n > 0);
+    while (count > 0) {
+        *out++ = digits[--count];
+    }
+    return out;
+}
+
+static inline char *hsrv_text_append(char *out, httpsrv_str s) {
+    if (s.len > 0) memcpy(out, s.ptr, s.len);
+    return out + s.len;
+}
+
+#    define HSRV_APPEND(out, literal) \
+        (memcpy((out), (literal), sizeof(literal) - 1), (out) + (sizeof(literal) - 1))
+
+// Whether each "%" is followed by two hexadecimal digits.
+static bool hsrv_text_escapes_valid(httpsrv_str s) {
+    for (size_t i = 0; i < s.len; i++) {
+        if (s.ptr[i] != '%') continue;
+        if (s.len - i < 3 || !hsrv_text_is(s.ptr[i + 1], HSRV_HEXDIG) ||
+            !hsrv_text_is(s.ptr[i + 2], HSRV_HEXDIG)) {
+            return false;
+        }
+        i += 2;
+    }
+    return true;
+}
+
+// One character at s.ptr[*i], decoded if it is an escape; valid escapes only. Moves *i behind it.
+static inline char hsrv_text_decode_at(httpsrv_str s, size_t *i) {
+    const char c = s.ptr[(*i)++];
+    if (c != '%' || s.len - *i < 2) return c;
+    const int high = hsrv_text_hex(s.ptr[*i]), low = hsrv_text_hex(s.ptr[*i + 1]);
+    *i += 2;
+    return (char)(high * 16 + low);
+}
+
+// Decodes into out (room for s.len bytes, may be s.ptr itself), "+" as a space if asked for. Returns the length.
+static size_t hsrv_text_decode(char *out, httpsrv_str s, bool plus) {
+    size_t len = 0;
+    for (size_t i = 0; i < s.len;) {
+        const bool space = plus && s.ptr[i] == '+';
+        const char c = hsrv_text_decode_at(s, &i);
+        out[len++] = space ? ' ' : c;
+    }
+    return len;
+}
+
+// Whether the encoded text says, once decoded, what the plain text says.
+static bool hsrv_text_decoded_equal(httpsrv_str encoded, httpsrv_str plain, bool plus) {
+    size_t n = 0;
+    for (size_t i = 0; i < encoded.len; n++) {
+        const bool space = plus && encoded.ptr[i] == '+';
+        const char c = hsrv_text_decode_at(encoded, &i);
+        if (n >= plain.len || (space ? ' ' : c) != plain.ptr[n]) return false;
+    }
+    return n == plain.len;
+}
+
+// 1 for a "." segment, 2 for "..", 0 for any other. "%2e" counts as a dot: it means the same (RFC 3986 section 6.2.2.2).
+static int hsrv_text_dots(httpsrv_str segment) {
+    int dots = 0;
+    for (size_t i = 0; i < segment.len; dots++) {
+        if (dots == 2 || hsrv_text_decode_at(segment, &i) != '.') return 0;
+    }
+    return dots;
+}
+
+// Whether a path has neither escapes nor segments that begin with a dot: then it is its own normal form.
+static bool hsrv_text_path_is_plain(httpsrv_str path) {
+    for (size_t i = 0; i < path.len; i++) {
+        if (path.ptr[i] == '%') return false;
+        if (path.ptr[i] == '.' && i > 0 && path.ptr[i - 1] == '/') return false;
+    }
+    return true;
+}
+
+// Resolves dot segments of an absolute path into out (room for path.len bytes), which stays encoded; "//" is kept.
+// Returns the length, or -1 if the path leads above the root (where RFC 3986 section 5.2.4 would stop at it: refusing
+// is safer, as no honest client sends that) or holds a NUL.
+static ptrdiff_t hsrv_text_path_resolve(char *out, httpsrv_str path) {
+    size_t len = 0;
+    for (size_t i = 0; i < path.len;) {
+        size_t next = i + 1;
+        while (next < path.len && path.ptr[next] != '/') {
+            if (path.ptr[next] == '%' && path.ptr[next + 1] == '0' && path.ptr[next + 2] == '0') return -1;
+            next++;
+        }
+        const int dots = hsrv_text_dots(hsrv_text_view(path.ptr + i + 1, next - i - 1));
+        const bool last = next == path.len;
+        if (dots == 2) {
+            if (len == 0) return -1;
+            while (out[--len] != '/') {}
+        }
+        if (dots == 0) {
+            memcpy(out + len, path.ptr + i, next - i);
+            len += next - i;
+        } else if (last) {
+            out[len++] = '/';
+        }
+        i = next;
+    }
+    return (ptrdiff_t)len;
+}
+
+// IP-literal without its brackets: RFC 3986 section 3.2.2. Zone identifiers are refused.
+static bool hsrv_text_ip_literal_valid(httpsrv_str s) {
+    if (s.len > 0 && hsrv_text_lower(s.ptr[0]) == 'v') {
+        size_t dot = 1;
+        while (dot < s.len && hsrv_text_is(s.ptr[dot], HSRV_HEXDIG)) {
+            dot++;
+        }
+        if (dot == 1 || dot + 1 >= s.len || s.ptr[dot] != '.') return false;
+        for (size_t i = dot + 1; i < s.len; i++) {
+            if (s.ptr[i] == '%' || (s.ptr[i] != ':' && !hsrv_text_is(s.ptr[i], HSRV_NAME))) return false;
+        }
+        return true;
+    }
+    char terminated[INET6_ADDRSTRLEN];
+    unsigned char address[16];
+    if (s.len >= sizeof terminated || memchr(s.ptr, '\0', s.len)) return false;
+    memcpy(terminated, s.ptr, s.len);
+    terminated[s.len] = '\0';
+    return inet_pton(AF_INET6, terminated, address) == 1;
+}
+
+// uri-host [ ":" port ] with a host that is not empty: RFC 9110 section 7.2, RFC 3986 section 3.2. *port is the port,
+// 0 for an empty one and -1 without one.
+static bool hsrv_text_authority_valid(httpsrv_str s, int64_t *port) {
+    size_t host;
+    if (s.len > 0 && s.ptr[0] == '[') {
+        const char *close = (const char *)memchr(s.ptr, ']', s.len);
+        if (!close) return false;
+        host = (size_t)(close - s.ptr) + 1;
+        if (!hsrv_text_ip_literal_valid(hsrv_text_view(s.ptr + 1, host - 2))) return false;
+    } else {
+        for (host = 0; host < s.len && s.ptr[host] != ':'; host++) {
+            if (!hsrv_text_is(s.ptr[host], HSRV_NAME)) return false;
+        }
+        if (host == 0 || !hsrv_text_escapes_valid(hsrv_text_view(s.ptr, host))) return false;
+    }
+    *port = -1;
+    if (host == s.len) return true;
+    const httpsrv_str digits = hsrv_text_view(s.ptr + host + 1, s.len - host - 1);
+    *port = digits.len == 0 ? 0 : hsrv_text_parse_number(digits);
+    return s.ptr[host] == ':' && *port >= 0 && *port <= 65535;
+}
+
+// Takes the next element off a comma-separated list (RFC 9110 section 5.6.1), without the white space around it; commas
+// in quoted strings do not count. Empty elements come out empty. False at the end.
+static bool hsrv_text_next_element(httpsrv_str *list, httpsrv_str *element) {
+    if (!list->ptr) return false;
+    bool quoted = false;
+    size_t i = 0;
+    for (; i < list->len && (quoted || list->ptr[i] != ','); i++) {
+        if (list->ptr[i] == '"') quoted = !quoted;
+        if (quoted && list->ptr[i] == '\\' && i + 1 < list->len) i++;
+    }
+    *element = hsrv_text_trim(hsrv_text_view(list->ptr, i));
+    *list = i < list->len ? hsrv_text_view(list->ptr + i + 1, list->len - i - 1) : hsrv_text_absent();
+    return true;
+}
+
+static inline char *hsrv_text_two_digits(char *out, int n) {
+    out[0] = (char)('0' + n / 10);
+    out[1] = (char)('0' + n % 10);
+    return out + 2;
+}
+
+// IMF-fixdate, RFC 9110 section 5.6.7: 29 characters. Days are counted in eras of 400 years that begin in March, so
+// that the leap day comes last.
+static char *hsrv_text_format_date(char *out, int64_t unix_seconds) {
+    static const char weekdays[] = "ThuFriSatSunMonTueWed", months[] = "MarAprMayJunJulAugSepOctNovDecJanFeb";
+    const int64_t days = unix_seconds / 86400, second = unix_seconds % 86400;
+    const int64_t shifted = days + 719468, era = shifted / 146097, day_of_era = shifted % 146097;
+    const int64_t year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
+    const int64_t day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    const int64_t month = (5 * day_of_year + 2) / 153;
+    const int day = (int)(day_of_year - (153 * month + 2) / 5 + 1);
+    const int year = (int)(year_of_era + era * 400 + (month >= 10 ? 1 : 0));
+    out = hsrv_text_append(out, hsrv_text_view(weekdays + 3 * (days % 7), 3));
+    out = HSRV_APPEND(out, ", ");
+    out = hsrv_text_two_digits(out, day);
+    *out++ = ' ';
+    out = hsrv_text_append(out, hsrv_text_view(months + 3 * month, 3));
+    *out++ = ' ';
+    out = hsrv_text_two_digits(out, year / 100 % 100);
+    out = hsrv_text_two_digits(out, year % 100);
+    *out++ = ' ';
+    out = hsrv_text_two_digits(out, (int)(second / 3600));
+    *out++ = ':';
+    out = hsrv_text_two_digits(out, (int)(second / 60 % 60));
+    *out++ = ':';
+    out = hsrv_text_two_digits(out, (int)(second % 60));
+    return HSRV_APPEND(out, " GMT");
+}
+
+// The registry: https://www.iana.org/assignments/http-status-codes
+static httpsrv_str hsrv_text_phrase(int status) {
+#    define HSRV_PHRASE(code, text) \
+    case code: return hsrv_text_view(text, sizeof(text) - 1)
+    switch (status) {
+        HSRV_PHRASE(100, "Continue");
+        HSRV_PHRASE(101, "Switching Protocols");
+        HSRV_PHRASE(102, "Processing");
+        HSRV_PHRASE(103, "Early Hints");
+        HSRV_PHRASE(104, "Upload Resumption Supported");
+        HSRV_PHRASE(200, "OK");
+        HSRV_PHRASE(201, "Created");
+        HSRV_PHRASE(202, "Accepted");
+        HSRV_PHRASE(203, "Non-Authoritative Information");
+        HSRV_PHRASE(204, "No Content");
+        HSRV_PHRASE(205, "Reset Content");
+        HSRV_PHRASE(206, "Partial Content");
+        HSRV_PHRASE(207, "Multi-Status");
+        HSRV_PHRASE(208, "Already Reported");
+        HSRV_PHRASE(226, "IM Used");
+        HSRV_PHRASE(300, "Multiple Choices");
+        HSRV_PHRASE(301, "Moved Permanently");
+        HSRV_PHRASE(302, "Found");
+        HSRV_PHRASE(303, "See Other");
+        HSRV_PHRASE(304, "Not Modified");
+        HSRV_PHRASE(305, "Use Proxy");
+        HSRV_PHRASE(307, "Temporary Redirect");
+        HSRV_PHRASE(308, "Permanent Redirect");
+        HSRV_PHRASE(400, "Bad Request");
+        HSRV_PHRASE(401, "Unauthorized");
+        HSRV_PHRASE(402, "Payment Required");
+        HSRV_PHRASE(403, "Forbidden");
+        HSRV_PHRASE(404, "Not Found");
+        HSRV_PHRASE(405, "Method Not Allowed");
+        HSRV_PHRASE(406, "Not Acceptable");
+        HSRV_PHRASE(407, "Proxy Authentication Required");
+        HSRV_PHRASE(408, "Request Timeout");
+        HSRV_PHRASE(409, "Conflict");
+        HSRV_PHRASE(410, "Gone");
+        HSRV_PHRASE(411, "Length Required");
+        HSRV_PHRASE(412, "Precondition Failed");
+        HSRV_PHRASE(413, "Content Too Large");
+        HSRV_PHRASE(414, "URI Too Long");
+        HSRV_PHRASE(415, "Unsupported Media Type");
+        HSRV_PHRASE(416, "Range Not Satisfiable");
+        HSRV_PHRASE(417, "Expectation Failed");
+        HSRV_PHRASE(421, "Misdirected Request");
+        HSRV_PHRASE(422, "Unprocessable Content");
+        HSRV_PHRASE(423, "Locked");
+        HSRV_PHRASE(424, "Failed Dependency");
+        HSRV_PHRASE(425, "Too Early");
+        HSRV_PHRASE(426, "Upgrade Required");
+        HSRV_PHRASE(428, "Precondition Required");
+        HSRV_PHRASE(429, "Too Many Requests");
+        HSRV_PHRASE(431, "Request Header Fields Too Large");
+        HSRV_PHRASE(451, "Unavailable For Legal Reasons");
+        HSRV_PHRASE(500, "Internal Server Error");
+        HSRV_PHRASE(501, "Not Implemented");
+        HSRV_PHRASE(502, "Bad Gateway");
+        HSRV_PHRASE(503, "Service Unavailable");
+        HSRV_PHRASE(504, "Gateway Timeout");
+        HSRV_PHRASE(505, "HTTP Version Not Supported");
+        HSRV_PHRASE(506, "Variant Also Negotiates");
+        HSRV_PHRASE(507, "Insufficient Storage");
+        HSRV_PHRASE(508, "Loop Detected");
+        HSRV_PHRASE(510, "Not Extended");
+        HSRV_PHRASE(511, "Network Authentication Required");
+    default: return hsrv_text_view("Unknown", 7);
+    }
+#    undef HSRV_PHRASE
+}
+
+// ===========================================================================================
+// >>log       Texts of results and log items.    owns: nothing    thread: any    uses: >>platform
+// ===========================================================================================
+
+static const char *hsrv_log_result_text(httpsrv_result result) {
+    switch (result) {
+#    define HTTPSRV_X(name, value, text) \
+    case HTTPSRV_##name: return text;
+        HTTPSRV_RESULTS(HTTPSRV_X)
+#    undef HTTPSRV_X
+    }
+    return "unknown result";
+}
+
+static const char *hsrv_log_item_text(httpsrv_log_item item) {
+    switch (item) {
+#    define HTTPSRV_X(name, level, text) \
+    case HTTPSRV_LOG_##name: return text;
+        HTTPSRV_LOG_ITEMS(HTTPSRV_X)
+#    undef HTTPSRV_X
+    case HTTPSRV_LOG_COUNT: break;
+    }
+    return "unknown item";
+}
+
+static httpsrv_log_level hsrv_log_item_level(httpsrv_log_item item) {
+    switch (item) {
+#    define HTTPSRV_X(name, level, text) \
+    case HTTPSRV_LOG_##name: return HTTPSRV_LEVEL_##level;
+        HTTPSRV_LOG_ITEMS(HTTPSRV_X)
+#    undef HTTPSRV_X
+    case HTTPSRV_LOG_COUNT: break;
+    }
+    return HTTPSRV_LEVEL_DEBUG;
+}
+
+// ===========================================================================================
+// >>memory    Allocator, arena, slab, buffer.    owns: the account    thread: the allocator any, the rest their owner's
+//             uses: >>platform
+// ===========================================================================================
+
+// Every byte goes through here. Sizes are given back on release, so the account needs no header before each block.
+typedef struct hsrv_memory {
+    httpsrv_realloc fn;
+    void *user;
+    size_t used; // bytes; any thread, relaxed: a figure to report, nothing is ordered by it
+} hsrv_memory;
+
+static void *hsrv_memory_default(void *user, void *ptr, size_t old_size, size_t new_size) {
+    (void)user;
+    (void)old_size;
+    if (new_size > 0) return realloc(ptr, new_size);
+    free(ptr);
+    return NULL;
+}
+
+static void hsrv_memory_init(hsrv_memory *memory, httpsrv_realloc fn, void *user) {
+    memory->fn = fn ? fn : hsrv_memory_default;
+    memory->user = user;
+    memory->used = 0;
+}
+
+// NULL when out of memory: then ptr is as it was.
+static void *hsrv_memory_resize(hsrv_memory *memory, void *ptr, size_t old_size, size_t new_size) {
+    if (new_size > (size_t)PTRDIFF_MAX) return NULL;
+    void *block = memory->fn(memory->user, ptr, old_size, new_size);
+    if (!block && new_size > 0) return NULL;
+    __atomic_fetch_add(&memory->used, new_size - old_size, __ATOMIC_RELAXED);
+    return block;
+}
+
+static void *hsrv_memory_take(hsrv_memory *memory, size_t size) {
+    return hsrv_memory_resize(memory, NULL, 0, size);
+}
+
+static void *hsrv_memory_take_zeroed(hsrv_memory *memory, size_t size) {
+    void *block = hsrv_memory_take(memory, size);
+    if (block) memset(block, 0, size);
+    return block;
+}
+
+static void hsrv_memory_give(hsrv_memory *memory, void *ptr, size_t size) {
+    if (ptr) hsrv_memory_resize(memory, ptr, size, 0);
+}
+
+// A terminated copy of strlen(text) + 1 bytes.
+static char *hsrv_memory_copy_text(hsrv_memory *memory, const char *text) {
+    const size_t size = strlen(text) + 1;
+    char *copy = (char *)hsrv_memory_take(memory, size);
+    if (copy) memcpy(copy, text, size);
+    return copy;
+}
+
+static void hsrv_memory_give_text(hsrv_memory *memory, char *text) {
+    if (text) hsrv_memory_give(memory, text, strlen(text) + 1);
+}
+
+// A growable run of bytes.
+typedef struct hsrv_buffer {
+    char *ptr;
+    size_t len, cap;
+} hsrv_buffer;
+
+// Makes room for `more` bytes behind len. Doubles, so that appending costs O(1) a byte.
+static bool hsrv_memory_buffer_reserve(hsrv_memory *memory, hsrv_buffer *buffer, size_t more) {
+    if (more <= buffer->cap - buffer->len) return true;
+    if (more > (size_t)PTRDIFF_MAX / 2 - buffer->len) return false;
+    size_t cap = buffer->cap < 512 ? 512 : buffer->cap * 2;
+    if (cap < buffer->len + more) cap = buffer->len + more;
+    char *ptr = (char *)hsrv_memory_resize(memory, buffer->ptr, buffer->cap, cap);
+    if (!ptr) return false;
+    buffer->ptr = ptr;
+    buffer->cap = cap;
+    return true;
+}
+
+static bool hsrv_memory_buffer_append(hsrv_memory *memory, hsrv_buffer *buffer, const char *bytes,
+                                      size_t len) {
+    if (!hsrv_memory_buffer_reserve(memory, buffer, len)) return false;
+    if (len > 0) memcpy(buffer->ptr + buffer->len, bytes, len);
+    buffer->len += len;
+    return true;
+}
+
+static void hsrv_memory_buffer_free(hsrv_memory *memory, hsrv_buffer *buffer) {
+    hsrv_memory_give(memory, buffer->ptr, buffer->cap);
+    memset(buffer, 0, sizeof *buffer);
+}
+
+// An arena: pointer bumping in a first piece that its owner lends, then in blocks from the allocator; all of it is given
+// back at once. Used by whoever holds the request, so it never touches anything of a reactor's.
+typedef struct hsrv_block {
+    struct hsrv_block *next;
+    size_t size; // bytes, this header included
+} hsrv_block;
+
+typedef struct hsrv_arena {
+    hsrv_memory *memory;
+    hsrv_block *blocks;
+    char *cur, *end;
+} hsrv_arena;
+
+#    define HSRV_ALIGN_UP(n, to) (((n) + (to)-1) / (to) * (to))
+#    define HSRV_BLOCK_HEADER    HSRV_ALIGN_UP(sizeof(hsrv_block), 16)
+#    define HSRV_BLOCK_SIZE      4096u
+
+// first must be aligned to 16 bytes.
+static void hsrv_memory_arena_init(hsrv_arena *arena, hsrv_memory *memory, char *first, size_t size) {
+    arena->memory = memory;
+    arena->blocks = NULL;
+    arena->cur = first;
+    arena->end = first + size;
+}
+
+static void *hsrv_memory_arena_grow(hsrv_arena *arena, size_t size) {
+    size_t block_size = size + HSRV_BLOCK_HEADER;
+    if (block_size < HSRV_BLOCK_SIZE) block_size = HSRV_BLOCK_SIZE;
+    hsrv_block *block = (hsrv_block *)hsrv_memory_take(arena->memory, block_size);
+    if (!block) return NULL;
+    block->next = arena->blocks;
+    block->size = block_size;
+    arena->blocks = block;
+    char *ptr = (char *)block + HSRV_BLOCK_HEADER;
+    const size_t left = block_size - HSRV_BLOCK_HEADER - size;
+    if (left > (size_t)(arena->end - arena->cur)) {
+        arena->cur = ptr + size;
+        arena->end = arena->cur + left;
+    }
+    return ptr;
+}
+
+// 16-byte aligned; NULL when out of memory.
+static void *hsrv_memory_arena_take(hsrv_arena *arena, size_t size) {
+    if (size > (size_t)PTRDIFF_MAX - HSRV_BLOCK_SIZE) return NULL;
+    size = size == 0 ? 16 : HSRV_ALIGN_UP(size, 16);
+    if (size > (size_t)(arena->end - arena->cur)) return hsrv_memory_arena_grow(arena, size);
+    void *ptr = arena->cur;
+    arena->cur += size;
+    return ptr;
+}
+
+// A copy of the bytes; absent when out of memory. An empty view stays present.
+static httpsrv_str hsrv_memory_arena_copy(hsrv_arena *arena, httpsrv_str s) {
+    char *ptr = (char *)hsrv_memory_arena_take(arena, s.len);
+    if (!ptr) return hsrv_text_absent();
+    hsrv_text_append(ptr, s);
+    return hsrv_text_view(ptr, s.len);
+}
+
+static void hsrv_memory_arena_free(hsrv_arena *arena) {
+    while (arena->blocks) {
+        hsrv_block *block = arena->blocks;
+        arena->blocks = block->next;
+        hsrv_memory_give(arena->memory, block, block->size);
+    }
+}
+
+// A slab: items of one size, addressed by slot number, in chunks of 64 that come and go with the load. The directory is
+// as long as the largest number of items asks for, an empty chunk beyond one is given back, and chunks with room are
+// found through a doubly linked list. An index of UINT32_MAX means "none".
+#    define HSRV_SLAB_ITEMS 64u
+#    define HSRV_NONE       UINT32_MAX
+
+typedef struct hsrv_chunk {
+    char *items;         // NULL: not allocated
+    uint64_t free;       // a bit for each item
+    uint32_t prev, next; // in the list of chunks with room, or (next) of those without memory
+} hsrv_chunk;
+
+typedef struct hsrv_slab {
+    hsrv_memory *memory;
+    hsrv_chunk *chunks;
+    size_t item_size;
+    uint32_t num_chunks;
+    uint32_t room;   // first chunk that has memory and a free item
+    uint32_t absent; // first chunk without memory
+    uint32_t empty;  // chunks with memory and no item in use
+} hsrv_slab;
+
+static bool hsrv_memory_slab_init(hsrv_slab *slab, hsrv_memory *memory, size_t item_size,
+                                  uint32_t max_items) {
+    slab->memory = memory;
+    slab->item_size = item_size;
+    slab->num_chunks = (max_items + HSRV_SLAB_ITEMS - 1) / HSRV_SLAB_ITEMS;
+    slab->chunks = (hsrv_chunk *)hsrv_memory_take(memory, slab->num_chunks * sizeof(hsrv_chunk));
+    if (!slab->chunks) return false;
+    slab->room = HSRV_NONE;
+    slab->empty = 0;
+    slab->absent = 0;
+    for (uint32_t i = 0; i < slab->num_chunks; i++) {
+        slab->chunks[i].items = NULL;
+        slab->chunks[i].next = i + 1 < slab->num_chunks ? i + 1 : HSRV_NONE;
+    }
+    return true;
+}
+
+static void hsrv_memory_slab_link(hsrv_slab *slab, uint32_t index) {
+    hsrv_chunk *chunk = &slab->chunks[index];
+    chunk->prev = HSRV_NONE;
+    chunk->next = slab->room;
+    if (slab->room != HSRV_NONE) slab->chunks[slab->room].prev = index;
+    slab->room = index;
+}
+
+static void hsrv_memory_slab_unlink(hsrv_slab *slab, uint32_t index) {
+    hsrv_chunk *chunk = &slab->chunks[index];
+    if (chunk->prev != HSRV_NONE) slab->chunks[chunk->prev].next = chunk->next;
+    if (chunk->prev == HSRV_NONE) slab->room = chunk->next;
+    if (chunk->next != HSRV_NONE) slab->chunks[chunk->next].prev = chunk->prev;
+}
+
+static bool hsrv_memory_slab_grow(hsrv_slab *slab) {
+    const uint32_t index = slab->absent;
+    if (index == HSRV_NONE) return false;
+    hsrv_chunk *chunk = &slab->chunks[index];
+    chunk->items = (char *)hsrv_memory_take(slab->memory, slab->item_size * HSRV_SLAB_ITEMS);
+    if (!chunk->items) return false;
+    slab->absent = chunk->next;
+    slab->empty++;
+    chunk->free = UINT64_MAX;
+    hsrv_memory_slab_link(slab, index);
+    return true;
+}
+
+// NULL when full or out of memory. The item is not zeroed.
+static void *hsrv_memory_slab_take(hsrv_slab *slab, uint32_t *slot) {
+    if (slab->room == HSRV_NONE && !hsrv_memory_slab_grow(slab)) return NULL;
+    const uint32_t index = slab->room;
+    hsrv_chunk *chunk = &slab->chunks[index];
+    const unsigned bit = (unsigned)__builtin_ctzll(chunk->free);
+    if (chunk->free == UINT64_MAX) slab->empty--;
+    chunk->free &= chunk->free - 1;
+    if (chunk->free == 0) hsrv_memory_slab_unlink(slab, index);
+    *slot = index * HSRV_SLAB_ITEMS + bit;
+    return chunk->items + bit * slab->item_size;
+}
+
+// The item in a slot, NULL if its chunk has no memory; whether it is in use is for the caller to know.
+static void *hsrv_memory_slab_at(const hsrv_slab *slab, uint32_t slot) {
+    const hsrv_chunk *chunk = &slab->chunks[slot / HSRV_SLAB_ITEMS];
+    return chunk->items ? chunk->items + slot % HSRV_SLAB_ITEMS * slab->item_size : NULL;
+}
+
+static bool hsrv_memory_slab_used(const hsrv_slab *slab, uint32_t slot) {
+    const hsrv_chunk *chunk = &slab->chunks[slot / HSRV_SLAB_ITEMS];
+    return chunk->items && !(chunk->free >> slot % HSRV_SLAB_ITEMS & 1);
+}
+
+static void hsrv_memory_slab_give(hsrv_slab *slab, uint32_t slot) {
+    const uint32_t index = slot / HSRV_SLAB_ITEMS;
+    hsrv_chunk *chunk = &slab->chunks[index];
+    if (chunk->free == 0) hsrv_memory_slab_link(slab, index);
+    chunk->free |= (uint64_t)1 << slot % HSRV_SLAB_ITEMS;
+    if (chunk->free != UINT64_MAX) return;
+    if (slab->empty++ == 0)
+        return; // one empty chunk stays, lest a single connection that comes and goes costs a malloc
+    slab->empty--;
+    hsrv_memory_slab_unlink(slab, index);
+    hsrv_memory_give(slab->memory, chunk->items, slab->item_size * HSRV_SLAB_ITEMS);
+    chunk->items = NULL;
+    chunk->next = slab->absent;
+    slab->absent = index;
+}
+
+static void hsrv_memory_slab_free(hsrv_slab *slab) {
+    if (!slab->chunks) return;
+    for (uint32_t i = 0; i < slab->num_chunks; i++) {
+        hsrv_memory_give(slab->memory, slab->chunks[i].items, slab->item_size * HSRV_SLAB_ITEMS);
+    }
+    hsrv_memory_give(slab->memory, slab->chunks, slab->num_chunks * sizeof(hsrv_chunk));
+    slab->chunks = NULL;
+}
+
+// ===========================================================================================
+// >>parser    Request head, body, trailers.    owns: nothing    thread: pure    uses: >>text
+// ===========================================================================================
+
+// Each byte is looked at once, whatever the split: the parser remembers in which part of the message it stopped (state),
+// how far it got (pos) and where the token began (mark), all as offsets, since the bytes may move between calls.
+//
+// Head:   START -> METHOD -> TARGET -> VERSION -> NAME -> SPACE -> VALUE -> VALUE_LF -> NAME ... -> END_LF
+//           ^ |                                     |                                                 ^
+//           | v                                     +-------------------- CR -------------------------+
+//         START_LF
+//
+// Trailers begin at NAME. Body: LENGTH, or
+//         SIZE -> (extensions) -> SIZE_LF -> DATA -> DATA_CR -> DATA_LF -> SIZE ... -> SIZE_LF of the last chunk
+//
+// A function for a state returns 1 when it is through, 0 when it needs more bytes, < 0 on an error.
+enum hsrv_parser_state {
+    HSRV_HEAD_START,
+    HSRV_HEAD_START_LF,
+    HSRV_HEAD_METHOD,
+    HSRV_HEAD_TARGET,
+    HSRV_HEAD_VERSION,
+    HSRV_HEAD_NAME,
+    HSRV_HEAD_SPACE,
+    HSRV_HEAD_VALUE,
+    HSRV_HEAD_VALUE_LF,
+    HSRV_HEAD_END_LF,
+    HSRV_BODY_LENGTH,
+    HSRV_BODY_SIZE,
+    HSRV_BODY_BEFORE_SEMICOLON, // blanks behind a size or a value: only ";" may follow
+    HSRV_BODY_BEFORE_NAME,
+    HSRV_BODY_NAME,
+    HSRV_BODY_AFTER_NAME, // blanks behind a name: "=" or ";" may follow
+    HSRV_BODY_BEFORE_VALUE,
+    HSRV_BODY_VALUE,
+    HSRV_BODY_QUOTED,
+    HSRV_BODY_ESCAPED,
+    HSRV_BODY_AFTER_QUOTED,
+    HSRV_BODY_SIZE_LF,
+    HSRV_BODY_DATA,
+    HSRV_BODY_DATA_CR,
+    HSRV_BODY_DATA_LF
+};
+
+// What was seen so far in this head: bits of httpsrv_parser.seen.
+#    define HSRV_SEEN_HOST         0x0001u
+#    define HSRV_SEEN_LENGTH       0x0002u
+#    define HSRV_SEEN_CODING       0x0004u // a Transfer-Encoding field
+#    define HSRV_SEEN_CHUNKED      0x0008u // its chunked
+#    define HSRV_SEEN_OTHER_CODING 0x0010u // another coding before chunked
+#    define HSRV_SEEN_BAD_CODING   0x0020u // a coding behind chunked
+#    define HSRV_SEEN_CLOSE        0x0040u
+#    define HSRV_SEEN_KEEP_ALIVE   0x0080u
+#    define HSRV_SEEN_TO_UPGRADE   0x0100u // Connection: upgrade
+#    define HSRV_SEEN_UPGRADE      0x0200u // an Upgrade field
+#    define HSRV_SEEN_CONTINUE     0x0400u
+#    define HSRV_SEEN_EXPECT_OTHER 0x0800u
+#    define HSRV_SEEN_PERCENT      0x1000u // in the target
+#    define HSRV_SEEN_BRACKET      0x2000u // in the target
+#    define HSRV_SEEN_TYPE         0x4000u
+
+#    define HSRV_MAX_EMPTY_LINES 4u    // before a request line, RFC 9112 section 2.2
+#    define HSRV_MAX_EXTENSIONS  4096u // bytes of chunk extensions in a message
+#    define HSRV_MAX_TRAILERS    8192u // bytes of a trailer section
+#    define HSRV_MAX_HEAD        (16 << 20)
+#    define HSRV_MAX_FIELDS      4096
+
+static ptrdiff_t hsrv_parser_error(const httpsrv_parser *p) {
+    switch (p->status) {
+    case 413:
+    case 414:
+    case 431: return HTTPSRV_TOOBIG;
+    case 501:
+    case 505: return HTTPSRV_UNSUPPORTED;
+    default: return HTTPSRV_SYNTAX;
+    }
+}
+
+// In trailers every fault is one and the same, since the head has been acted upon already.
+static int hsrv_parser_fail(httpsrv_parser *p, httpsrv_log_item item) {
+    if (p->phase == HTTPSRV_PHASE_TRAILERS) item = HTTPSRV_LOG_BAD_TRAILER;
+    p->phase = HTTPSRV_PHASE_ERROR;
+    p->item = (int)item;
+    switch (item) {
+    case HTTPSRV_LOG_BODY_TOO_LARGE: p->status = 413; break;
+    case HTTPSRV_LOG_URI_TOO_LONG: p->status = 414; break;
+    case HTTPSRV_LOG_HEAD_TOO_LARGE: p->status = 431; break;
+    case HTTPSRV_LOG_UNKNOWN_CODING: p->status = 501; break;
+    case HTTPSRV_LOG_BAD_VERSION: p->status = 505; break;
+    default: p->status = 400; break;
+    }
+    return (int)hsrv_parser_error(p);
+}
+
+static void hsrv_parser_reset(httpsrv_parser *p) {
+    p->phase = HTTPSRV_PHASE_HEAD;
+    p->status = 0;
+    p->item = HTTPSRV_LOG_NONE;
+    p->state = HSRV_HEAD_START;
+    p->pos = p->mark = 0;
+    p->num_fields = p->parked = 0;
+    p->seen = p->count = 0;
+    p->query_at = 0;
+    p->resumed = false;
+    p->content_length = -1;
+    p->total = 0;
+}
+
+// The limits are complete: no defaults here.
+static void hsrv_parser_init(httpsrv_parser *p, const httpsrv_limits *limits) {
+    memset(p, 0, sizeof *p);
+    p->max_head = (uint32_t)limits->head;
+    p->max_uri = (uint32_t)limits->uri;
+    p->max_fields = (uint32_t)limits->headers;
+    p->max_body = limits->body;
+    hsrv_parser_reset(p);
+}
+
+// ---- request line ----
+
+static int hsrv_parser_start(httpsrv_parser *p, const char *buf, size_t len) {
+    while (p->pos < len && buf[p->pos] == '\r') {
+        if (p->count++ == HSRV_MAX_EMPTY_LINES) return hsrv_parser_fail(p, HTTPSRV_LOG_BAD_REQUEST_LINE);
+        p->pos++;
+        p->state = HSRV_HEAD_START_LF;
+        if (p->pos == len) return 0;
+        if (buf[p->pos++] != '\n') return hsrv_parser_fail(p, HTTPSRV_LOG_BAD_REQUEST_LINE);
+        p->state = HSRV_HEAD_START;
+    }
+    if (p->pos == len) return 0;
+    p->mark = p->pos;
+    p->state = HSRV_HEAD_METHOD;
+    return 1;
+}
+
+static int hsrv_parser_start_lf(httpsrv_parser *p, const char *buf, size_t len) {
+    if (p->pos == len) return 0;
+    if (buf[p->pos++] != '\n') return hsrv_parser_fail(p, HTTPSRV_LOG_BAD_REQUEST_LINE);
+    p->state = HSRV_HEAD_START;
+    return hsrv_parser_start(p, buf, len);
+}
+
+static int hsrv_parser_method(httpsrv_parser *p, const char *buf, size_t len) {
+    size_t i = p->pos;
+    while (i < len && hsrv_text_is(buf[i], HSRV_TOKEN)) {
+        i++;
+    }
+    p->pos = (uint32_t)i;
+    if (i - p->mark > p->max_uri) return hsrv_parser_fail(p, HTTPSRV_LOG_URI_TOO_LONG);
+    if (i == len) return 0;
+    if (buf[i] != ' ' || i == p->mark) return hsrv_parser_fail(p, HTTPSRV_LOG_BAD_METHOD);
+    p->method_at = p->mark;
+    p->method_len = (uint32_t)i - p->mark;
+    p->pos = p->mark = (uint32_t)i + 1;
+    p->state = HSRV_HEAD_TARGET;
+    return 1;
+}
+
+// What stops the scan of path characters. 1: go on behind it, 0: it is the space at the end, < 0: refused.
+static int hsrv_parser_target_stop(httpsrv_parser *p, const char *buf, uint32_t at) {
+    switch (buf[at]) {
+    case '?':
+        if (p->query_at == 0) p->query_at = at + 1;
+        return 1;
+    case '%': p->seen |= HSRV_SEEN_PERCENT; return 1;
+    case '[':
+    case ']': // only in the IP literal of an authority, which hsrv_parser_form checks
+        if (buf[p->mark] == '/' || at == p->mark) break;
+        p->seen |= HSRV_SEEN_BRACKET;
+        return 1;
+    case ' ':
+        if (at > p->mark) return 0;
+        break;
+    default: break;
+    }
+    return hsrv_parser_fail(p, at == p->mark ? HTTPSRV_LOG_BAD_REQUEST_LINE : HTTPSRV_LOG_BAD_TARGET);
+}
+
+static int hsrv_parser_target(httpsrv_parser *p, const char *buf, size_t len) {
+    size_t i = p->pos;
+    for (;; i++) {
+        while (i < len && hsrv_text_is(buf[i], HSRV_PATH)) {
+            i++;
+        }
+        if (i - p->mark > p->max_uri) return hsrv_parser_fail(p, HTTPSRV_LOG_URI_TOO_LONG);
+        p->pos = (uint32_t)i;
+        if (i == len) return 0;
+        const int go_on = hsrv_parser_target_stop(p, buf, (uint32_t)i);
+        if (go_on < 0) return go_on;
+        if (go_on == 0) break;
+    }
+    p->target_at = p->mark;
+    p->target_len = (uint32_t)i - p->mark;
+    if ((p->seen & HSRV_SEEN_PERCENT) &&
+        !hsrv_text_escapes_valid(hsrv_text_view(buf + p->mark, p->target_len))) {
+        return hsrv_parser_fail(p, HTTPSRV_LOG_BAD_TARGET);
+    }
+    p->pos = p->mark = (uint32_t)i + 1;
+    p->state = HSRV_HEAD_VERSION;
+    return 1;
+}
+
+static httpsrv_method_id hsrv_parser_method_id(httpsrv_str method) {
+#    define HSRV_METHOD(name) \
+        if (memcmp(method.ptr, #name, sizeof #name - 1) == 0) return HTTPSRV_METHOD_##name
+    switch (method.len) {
+    case 3:
+        HSRV_METHOD(GET);
+        HSRV_METHOD(PUT);
+        break;
+    case 4:
+        HSRV_METHOD(POST);
+        HSRV_METHOD(HEAD);
+        break;
+    case 5:
+        HSRV_METHOD(PATCH);
+        HSRV_METHOD(TRACE);
+        break;
+    case 6: HSRV_METHOD(DELETE); break;
+    case 7:
+        HSRV_METHOD(OPTIONS);
+        HSRV_METHOD(CONNECT);
+        break;
+    default: break;
+    }
+#    undef HSRV_METHOD
+    return HTTPSRV_METHOD_OTHER;
+}
+
+// The authority of an absolute-form target behind its scheme, absent if the target has no scheme that is served here.
+static httpsrv_str hsrv_parser_after_scheme(httpsrv_str target) {
+    static const char *const schemes[] = {"http://", "https://"};
+    for (size_t i = 0; i < 2; i++) {
+        const size_t len = 7 + i;
+        if (target.len >= len &&
+            hsrv_text_equal_nocase(hsrv_text_view(target.ptr, len), hsrv_text_of(schemes[i]))) {
+            return hsrv_text_view(target.ptr + len, target.len - len);
+        }
+    }
+    return hsrv_text_absent();
+}
+
+// Splits an absolute-form target into authority and path with query. RFC 9112 section 3.2.2; user information is an
+// error, RFC 9110 section 4.2.4 (the authority's grammar has no "@").
+static bool hsrv_parser_split_absolute(httpsrv_str target, httpsrv_head *out, httpsrv_str *rest) {
+    const httpsrv_str s = hsrv_parser_after_scheme(target);
+    size_t end = 0;
+    while (end < s.len && s.ptr[end] != '/' && s.ptr[end] != '?') {
+        end++;
+    }
+    int64_t port;
+    out->authority = hsrv_text_view(s.ptr, end);
+    *rest = hsrv_text_view(s.ptr + end, s.len - end);
+    return s.ptr && hsrv_text_authority_valid(out->authority, &port);
+}
+
+// Which form the target has, and its parts. Needs the whole request line.
+static bool hsrv_parser_form(const httpsrv_parser *p, const char *buf, httpsrv_head *out) {
+    const httpsrv_str target = hsrv_text_view(buf + p->target_at, p->target_len);
+    out->method = hsrv_text_view(buf + p->method_at, p->method_len);
+    out->method_id = hsrv_parser_method_id(out->method);
+    out->target = target;
+    out->path = target;
+    out->query = hsrv_text_absent();
+    out->authority = hsrv_text_absent();
+    if (out->method_id == HTTPSRV_METHOD_CONNECT) {
+        int64_t port;
+        out->form = HTTPSRV_FORM_AUTHORITY;
+        out->authority = target;
+        return hsrv_text_authority_valid(target, &port) && port > 0;
+    }
+    if (target.len == 1 && target.ptr[0] == '*') {
+        out->form = HTTPSRV_FORM_ASTERISK;
+        return out->method_id == HTTPSRV_METHOD_OPTIONS;
+    }
+    out->form = HTTPSRV_FORM_ORIGIN;
+    if (target.ptr[0] != '/') {
+        out->form = HTTPSRV_FORM_ABSOLUTE;
+        if (!hsrv_parser_split_absolute(target, out, &out->path)) return false;
+        if ((p->seen & HSRV_SEEN_BRACKET) && out->path.len > 0 &&
+            (memchr(out->path.ptr, '[', out->path.len) || memchr(out->path.ptr, ']', out->path.len))) {
+            return false;
+        }
+    }
+    if (p->query_at != 0) {
+        out->query = hsrv_text_view(buf + p->query_at, p->target_at + p->target_len - p->query_at);
+        out->path.len = (size_t)(buf + p->query_at - 1 - out->path.ptr);
+    }
+    if (out->path.len == 0) out->path = hsrv_text_view("/", 1);
+    return true;
+}
+
+// At the end of the request line. 505 only for what has the shape of a version.
+static int hsrv_parser_request_line(httpsrv_parser *p, const char *buf, httpsrv_head *out) {
+    const char *version = buf + p->mark;
+    if (version[5] != '1') return hsrv_parser_fail(p, HTTPSRV_LOG_BAD_VERSION);
+    p->version_minor = version[7] - '0';
+    if (!hsrv_parser_form(p, buf, out)) return hsrv_parser_fail(p, HTTPSRV_LOG_BAD_TARGET);
+    p->mark = p->pos;
+    p->state = HSRV_HEAD_NAME;
+    return 1;
+}
+
+static int hsrv_parser_version(httpsrv_parser *p, const char *buf, size_t len, httpsrv_head *out) {
+    static const char shape[] = "HTTP/d.d\r\n";
+    const uint32_t end = p->mark + 10;
+    while (p->pos < end) {
+        if (p->pos == len) return 0;
+        const char c = buf[p->pos], wanted = shape[p->pos - p->mark];
+        if (wanted == 'd' ? !hsrv_text_is(c, HSRV_DIGIT) : c != wanted) {
+            return hsrv_parser_fail(p, HTTPSRV_LOG_BAD_REQUEST_LINE);
+        }
+        p->pos++;
+    }
+    return hsrv_parser_request_line(p, buf, out);
+}
+
+// ---- fields that the protocol itself depends on ----
+
+static int hsrv_parser_on_host(httpsrv_parser *p, httpsrv_str value) {
+    int64_t port;
+    if ((p->seen & HSRV_SEEN_HOST) || !hsrv_text_authority_valid(value, &port)) {
+        return hsrv_parser_fail(p, HTTPSRV_LOG_BAD_HOST);
+    }
+    p->seen |= HSRV_SEEN_HOST;
+    p->host_field = p->num_fields;
+    return 1;
+}
+
+// A repeated Content-Length is refused even if it says the same: two readers that pick differently is how requests are
+// smuggled.
+static int hsrv_parser_on_length(httpsrv_parser *p, httpsrv_str value) {
+    const int64_t n = hsrv_text_parse_number(value);
+    if ((p->seen & HSRV_SEEN_LENGTH) || n < 0) return hsrv_parser_fail(p, HTTPSRV_LOG_BAD_LENGTH);
+    p->seen |= HSRV_SEEN_LENGTH;
+    p->content_length = n;
+    return 1;
+}
+
+// transfer-parameter = token BWS "=" BWS ( token / quoted-string ), each behind OWS ";" OWS.
+static bool hsrv_parser_coding_parameters_valid(httpsrv_str s) {
+    while (s.len > 0) {
+        s = hsrv_text_trim(s);
+        if (s.len == 0 || s.ptr[0] != ';') return false;
+        size_t end = 1;
+        bool quoted = false;
+        for (; end < s.len && (quoted || s.ptr[end] != ';'); end++) {
+            if (s.ptr[end] == '"') quoted = !quoted;
+            if (quoted && s.ptr[end] == '\\' && ++end == s.len) return false;
+        }
+        const httpsrv_str parameter = hsrv_text_view(s.ptr + 1, end - 1);
+        const char *equals =
+            parameter.len > 0 ? (const char *)memchr(parameter.ptr, '=', parameter.len) : NULL;
+        if (quoted || !equals) return false;
+        const size_t name_len = (size_t)(equals - parameter.ptr);
+        const httpsrv_str value = hsrv_text_trim(hsrv_text_view(equals + 1, parameter.len - name_len - 1));
+        const bool quoted_string = value.len >= 2 && value.ptr[0] == '"' && value.ptr[value.len - 1] == '"';
+        if (!hsrv_text_all(hsrv_text_trim(hsrv_text_view(parameter.ptr, name_len)), HSRV_TOKEN)) return false;
+        if (!quoted_string && !hsrv_text_all(value, HSRV_TOKEN)) return false;
+        s = hsrv_text_view(s.ptr + end, s.len - end);
+    }
+    return true;
+}
+
+// Fields of the same name form one list; what it amounts to is judged at the end of the head.
+static int hsrv_parser_on_coding(httpsrv_parser *p, httpsrv_str value) {
+    httpsrv_str coding;
+    p->seen |= HSRV_SEEN_CODING;
+    while (hsrv_text_next_element(&value, &coding)) {
+        if (coding.len == 0) continue;
+        if (p->seen & HSRV_SEEN_CHUNKED) p->seen |= HSRV_SEEN_BAD_CODING;
+        if (hsrv_text_equal_nocase(coding, hsrv_text_view("chunked", 7))) {
+            p->seen |= HSRV_SEEN_CHUNKED;
+            continue;
+        }
+        size_t name = 0;
+        while (name < coding.len && hsrv_text_is(coding.ptr[name], HSRV_TOKEN)) {
+            name++;
+        }
+        const bool chunked =
+            hsrv_text_equal_nocase(hsrv_text_view(coding.ptr, name), hsrv_text_view("chunked", 7));
+        const httpsrv_str parameters = hsrv_text_view(coding.ptr + name, coding.len - name);
+        if (name == 0 || chunked || !hsrv_parser_coding_parameters_valid(parameters))
+            p->seen |= HSRV_SEEN_BAD_CODING;
+        p->seen |= HSRV_SEEN_OTHER_CODING;
+    }
+    return 1;
+}
+
+static int hsrv_parser_on_connection(httpsrv_parser *p, httpsrv_str value) {
+    httpsrv_str option;
+    while (hsrv_text_next_element(&value, &option)) {
+        if (option.len == 0) continue;
+        if (!hsrv_text_all(option, HSRV_TOKEN)) return hsrv_parser_fail(p, HTTPSRV_LOG_BAD_FIELD);
+        if (hsrv_text_equal_nocase(option, hsrv_text_view("close", 5))) p->seen |= HSRV_SEEN_CLOSE;
+        if (hsrv_text_equal_nocase(option, hsrv_text_view("keep-alive", 10))) p->seen |= HSRV_SEEN_KEEP_ALIVE;
+        if (hsrv_text_equal_nocase(option, hsrv_text_view("upgrade", 7))) p->seen |= HSRV_SEEN_TO_UPGRADE;
+    }
+    return 1;
+}
+
+static int hsrv_parser_on_expect(httpsrv_parser *p, httpsrv_str value) {
+    httpsrv_str expectation;
+    while (hsrv_text_next_element(&value, &expectation)) {
+        if (expectation.len == 0) continue;
+        const bool known = hsrv_text_equal_nocase(expectation, hsrv_text_view("100-continue", 12));
+        p->seen |= known ? HSRV_SEEN_CONTINUE : HSRV_SEEN_EXPECT_OTHER;
+    }
+    return 1;
+}
+
+// Recognises a name by its length first: most fields of a request end here after one comparison.
+static int hsrv_parser_known_field(httpsrv_parser *p, httpsrv_str name, httpsrv_str value) {
+#    define HSRV_IS(literal) hsrv_text_equal_nocase(name, hsrv_text_view(literal, sizeof(literal) - 1))
+    switch (name.len) {
+    case 4: return HSRV_IS("host") ? hsrv_parser_on_host(p, value) : 1;
+    case 6: return HSRV_IS("expect") ? hsrv_parser_on_expect(p, value) : 1;
+    case 7:
+        if (HSRV_IS("upgrade")) p->seen |= HSRV_SEEN_UPGRADE;
+        return 1;
+    case 10: return HSRV_IS("connection") ? hsrv_parser_on_connection(p, value) : 1;
+    case 12:
+        if ((p->seen & HSRV_SEEN_TYPE) || !HSRV_IS("content-type")) return 1;
+        p->seen |= HSRV_SEEN_TYPE;
+        p->type_field = p->num_fields;
+        return 1;
+    case 14: return HSRV_IS("content-length") ? hsrv_parser_on_length(p, value) : 1;
+    case 17: return HSRV_IS("transfer-encoding") ? hsrv_parser_on_coding(p, value) : 1;
+    default: return 1;
+    }
+}
+
+// Fields that must not come behind the body: framing, routing, authentication, content's nature and request modifiers
+// (RFC 9110 section 6.5.1). Whoever sends one hopes that somebody merges it into the head.
+static int hsrv_parser_trailer_field(httpsrv_parser *p, httpsrv_str name) {
+    static const char *const forbidden[] = {"content-length",
+                                            "transfer-encoding",
+                                            "host",
+                                            "connection",
+                                            "trailer",
+                                            "te",
+                                            "upgrade",
+                                            "expect",
+                                            "content-type",
+                                            "content-encoding",
+                                            "content-range",
+                                            "authorization",
+                                            "cookie",
+                                            "set-cookie",
+                                            "cache-control",
+                                            "max-forwards",
+                                            "range",
+                                            "keep-alive",
+                                            "if-match",
+                                            "if-none-match",
+                                            "if-range",
+                                            "if-modified-since",
+                                            "if-unmodified-since",
+                                            "proxy-authorization"};
+    for (size_t i = 0; i < sizeof forbidden / sizeof forbidden[0]; i++) {
+        if (hsrv_text_equal_nocase(name, hsrv_text_of(forbidden[i]))) {
+            return hsrv_parser_fail(p, HTTPSRV_LOG_BAD_TRAILER);
+        }
+    }
+    return 1;
+}
+
+// ---- fields ----
+
+static int hsrv_parser_name(httpsrv_parser *p, const char *buf, size_t len) {
+    size_t i = p->pos;
+    while (i < len && hsrv_text_is(buf[i], HSRV_TOKEN)) {
+        i++;
+    }
+    p->pos = (uint32_t)i;
+    if (i == len) return 0;
+    if (buf[i] == '\r' && i == p->mark) {
+        p->pos++;
+        p->state = HSRV_HEAD_END_LF;
+        return 1;
+    }
+    if (buf[i] != ':' || i == p->mark) return hsrv_parser_fail(p, HTTPSRV_LOG_BAD_FIELD);
+    if (p->num_fields == p->room) return hsrv_parser_fail(p, HTTPSRV_LOG_HEAD_TOO_LARGE);
+    p->name_at = p->mark;
+    p->name_len = (uint32_t)i - p->mark;
+    p->pos++;
+    p->state = HSRV_HEAD_SPACE;
+    return 1;
+}
+
+static int hsrv_parser_space(httpsrv_parser *p, const char *buf, size_t len) {
+    while (p->pos < len && (buf[p->pos] == ' ' || buf[p->pos] == '\t')) {
+        p->pos++;
+    }
+    if (p->pos == len) return 0;
+    p->mark = p->pos;
+    p->state = HSRV_HEAD_VALUE;
+    return 1;
+}
+
+static int hsrv_parser_value(httpsrv_parser *p, const char *buf, size_t len) {
+    p->pos = (uint32_t)(hsrv_text_value_end(buf + p->pos, buf + len) - buf);
+    if (p->pos == len) return 0;
+    if (buf[p->pos] != '\r') return hsrv_parser_fail(p, HTTPSRV_LOG_BAD_FIELD);
+    p->pos++;
+    p->state = HSRV_HEAD_VALUE_LF;
+    return 1;
+}
+
+static int hsrv_parser_value_lf(httpsrv_parser *p, const char *buf, size_t len, httpsrv_head *out) {
+    if (p->pos == len) return 0;
+    if (buf[p->pos] != '\n') return hsrv_parser_fail(p, HTTPSRV_LOG_BAD_FIELD);
+    size_t end = p->pos - 1;
+    while (end > p->mark && (buf[end - 1] == ' ' || buf[end - 1] == '\t')) {
+        end--;
+    }
+    httpsrv_field *field = &out->fields[p->num_fields];
+    field->name = hsrv_text_view(buf + p->name_at, p->name_len);
+    field->value = hsrv_text_view(buf + p->mark, end - p->mark);
+    const int ok = p->phase == HTTPSRV_PHASE_TRAILERS ? hsrv_parser_trailer_field(p, field->name)
+                                                      : hsrv_parser_known_field(p, field->name, field->value);
+    p->num_fields++;
+    p->pos++;
+    p->mark = p->pos;
+    p->state = HSRV_HEAD_NAME;
+    return ok;
+}
+
+static int hsrv_parser_end_lf(httpsrv_parser *p, const char *buf, size_t len) {
+    if (p->pos == len) return 0;
+    if (buf[p->pos] != '\n') return hsrv_parser_fail(p, HTTPSRV_LOG_BAD_FIELD);
+    p->pos++;
+    return 1;
+}
+
+// Lines of fields up to the empty one.
+static int hsrv_parser_fields(httpsrv_parser *p, const char *buf, size_t len, httpsrv_head *out) {
+    for (;;) {
+        int step;
+        switch (p->state) {
+        case HSRV_HEAD_NAME:
+            step = hsrv_parser_name(p, buf, len);
+            if (step <= 0) return step;
+            if (p->state == HSRV_HEAD_END_LF) continue;
+            // fall through
+        case HSRV_HEAD_SPACE:
+            step = hsrv_parser_space(p, buf, len);
+            if (step <= 0) return step;
+            // fall through
+        case HSRV_HEAD_VALUE:
+            step = hsrv_parser_value(p, buf, len);
+            if (step <= 0) return step;
+            // fall through
+        case HSRV_HEAD_VALUE_LF:
+            step = hsrv_parser_value_lf(p, buf, len, out);
+            if (step <= 0) return step;
+            break;
+        default: return hsrv_parser_end_lf(p, buf, len);
+        }
+    }
+}
+
+static int hsrv_parser_first_line(httpsrv_parser *p, const char *buf, size_t len, httpsrv_head *out) {
+    int step = 1;
+    switch (p->state) {
+    case HSRV_HEAD_START_LF:
+        step = hsrv_parser_start_lf(p, buf, len);
+        if (step <= 0) return step;
+        break;
+    case HSRV_HEAD_START:
+        step = hsrv_parser_start(p, buf, len);
+        if (step <= 0) return step;
+        break;
+    default: break;
+    }
+    if (p->state == HSRV_HEAD_METHOD) step = hsrv_parser_method(p, buf, len);
+    if (step > 0 && p->state == HSRV_HEAD_TARGET) step = hsrv_parser_target(p, buf, len);
+    if (step > 0 && p->state == HSRV_HEAD_VERSION) step = hsrv_parser_version(p, buf, len, out);
+    return step;
+}
+
+// ---- the whole head ----
+
+// Before the caller moves the bytes, turns the views of fields into offsets (kept in the pointers); afterwards turns them
+// back. Each field goes through this at most once, and not at all if the head comes in one piece.
+static void hsrv_parser_park(httpsrv_parser *p, const char *buf, httpsrv_head *out) {
+    for (; p->parked < p->num_fields; p->parked++) {
+        httpsrv_field *field = &out->fields[p->parked];
+        field->name.ptr = (const char *)(uintptr_t)(field->name.ptr - buf);
+        field->value.ptr = (const char *)(uintptr_t)(field->value.ptr - buf);
+    }
+}
+
+static void hsrv_parser_unpark(httpsrv_parser *p, const char *buf, httpsrv_head *out) {
+    for (uint32_t i = 0; i < p->parked; i++) {
+        httpsrv_field *field = &out->fields[i];
+        field->name.ptr = buf + (uintptr_t)field->name.ptr;
+        field->value.ptr = buf + (uintptr_t)field->value.ptr;
+    }
+    p->parked = 0;
+}
+
+// Out of bytes: is that for good? max is the size that the part parsed here may have.
+static ptrdiff_t hsrv_parser_more(httpsrv_parser *p, const char *buf, size_t len, size_t max,
+                                  httpsrv_head *out) {
+    if (len < max) {
+        hsrv_parser_park(p, buf, out);
+        p->resumed = true;
+        return 0;
+    }
+    const bool in_request_line = p->phase == HTTPSRV_PHASE_HEAD && p->state < HSRV_HEAD_VERSION;
+    return hsrv_parser_fail(p, in_request_line ? HTTPSRV_LOG_URI_TOO_LONG : HTTPSRV_LOG_HEAD_TOO_LARGE);
+}
+
+// RFC 9112 section 6.3. Whatever two readers could understand differently is refused.
+static int hsrv_parser_framing(httpsrv_parser *p) {
+    if (!(p->seen & HSRV_SEEN_CODING)) {
+        const bool too_large = p->max_body >= 0 && p->content_length > p->max_body;
+        return too_large ? hsrv_parser_fail(p, HTTPSRV_LOG_BODY_TOO_LARGE) : 1;
+    }
+    if (p->seen & HSRV_SEEN_LENGTH) return hsrv_parser_fail(p, HTTPSRV_LOG_BAD_LENGTH);
+    if (p->version_minor == 0 || (p->seen & HSRV_SEEN_BAD_CODING) || !(p->seen & HSRV_SEEN_CHUNKED)) {
+        return hsrv_parser_fail(p, HTTPSRV_LOG_BAD_CODING);
+    }
+    if (p->seen & HSRV_SEEN_OTHER_CODING) return hsrv_parser_fail(p, HTTPSRV_LOG_UNKNOWN_CODING);
+    return 1;
+}
+
+static void hsrv_parser_body_start(httpsrv_parser *p) {
+    p->left = 0;
+    p->count = 0;
+    if (p->seen & HSRV_SEEN_CHUNKED) {
+        p->phase = HTTPSRV_PHASE_BODY;
+        p->state = HSRV_BODY_SIZE;
+        p->digits = 0;
+    } else if (p->content_length > 0) {
+        p->phase = HTTPSRV_PHASE_BODY;
+        p->state = HSRV_BODY_LENGTH;
+        p->left = p->content_length;
+    } else {
+        p->phase = HTTPSRV_PHASE_DONE;
+    }
+}
+
+static void hsrv_parser_describe(const httpsrv_parser *p, httpsrv_head *out) {
+    const uint32_t seen = p->seen;
+    const bool is_1_0 = p->version_minor == 0;
+    out->num_fields = (int)p->num_fields;
+    out->version_minor = p->version_minor;
+    out->host = (seen & HSRV_SEEN_HOST) ? out->fields[p->host_field].value : hsrv_text_absent();
+    out->content_type = (seen & HSRV_SEEN_TYPE) ? out->fields[p->type_field].value : hsrv_text_absent();
+    if (!out->authority.ptr) out->authority = out->host;
+    out->content_length = p->content_length;
+    out->chunked = (seen & HSRV_SEEN_CHUNKED) != 0;
+    out->keep_alive = !(seen & HSRV_SEEN_CLOSE) && (!is_1_0 || (seen & HSRV_SEEN_KEEP_ALIVE));
+    out->expect_continue = (seen & HSRV_SEEN_CONTINUE) && !is_1_0;
+    out->expect_other = (seen & HSRV_SEEN_EXPECT_OTHER) && !is_1_0;
+    out->upgrade = (seen & HSRV_SEEN_UPGRADE) && (seen & HSRV_SEEN_TO_UPGRADE) && !is_1_0;
+}
+
+static ptrdiff_t hsrv_parser_head(httpsrv_parser *p, const char *buf, size_t len, httpsrv_head *out) {
+    if (p->phase == HTTPSRV_PHASE_ERROR) return hsrv_parser_error(p);
+    const size_t in_reach = len < p->max_head ? len : p->max_head;
+    int step = 1;
+    p->room = p->max_fields < (uint32_t)out->max_fields ? p->max_fields : (uint32_t)out->max_fields;
+    if (p->state < HSRV_HEAD_NAME) step = hsrv_parser_first_line(p, buf, in_reach, out);
+    if (step > 0) step = hsrv_parser_fields(p, buf, in_reach, out);
+    if (step == 0) return hsrv_parser_more(p, buf, len, p->max_head, out);
+    if (step > 0 && p->version_minor > 0 && !(p->seen & HSRV_SEEN_HOST))
+        step = hsrv_parser_fail(p, HTTPSRV_LOG_BAD_HOST);
+    if (step > 0) step = hsrv_parser_framing(p);
+    if (step < 0) return step;
+    if (p->resumed) hsrv_parser_form(p, buf, out);
+    hsrv_parser_unpark(p, buf, out);
+    hsrv_parser_describe(p, out);
+    hsrv_parser_body_start(p);
+    return (ptrdiff_t)p->pos;
+}
+
+// ---- body ----
+
+// The longest run of data within [0, len); a chunk's data may come in several pieces.
+static size_t hsrv_parser_data(httpsrv_parser *p, const char *buf, size_t len, httpsrv_str *piece) {
+    const size_t n = (uint64_t)p->left < len ? (size_t)p->left : len;
+    *piece = hsrv_text_view(buf, n);
+    p->left -= (int64_t)n;
+    p->total += (int64_t)n;
+    return n;
+}
+
+static int hsrv_parser_size_digit(httpsrv_parser *p, char c) {
+    if (p->digits++ == 16 || p->left > (INT64_MAX >> 4)) return hsrv_parser_fail(p, HTTPSRV_LOG_BAD_CHUNK);
+    p->left = p->left * 16 + hsrv_text_hex(c);
+    return HSRV_BODY_SIZE;
+}
+
+// Which state follows a byte of a chunk-size line: RFC 9112 section 7.1.1. -1 if it does not belong there.
+static int hsrv_parser_size_next(int state, char c) {
+    const bool blank = c == ' ' || c == '\t', token = hsrv_text_is(c, HSRV_TOKEN);
+    const int at_end = c == ';' ? HSRV_BODY_BEFORE_NAME : c == '\r' ? HSRV_BODY_SIZE_LF : -1;
+    switch (state) {
+    case HSRV_BODY_SIZE:
+    case HSRV_BODY_AFTER_QUOTED: return blank ? (int)HSRV_BODY_BEFORE_SEMICOLON : at_end;
+    case HSRV_BODY_BEFORE_SEMICOLON: return blank ? state : c == ';' ? (int)HSRV_BODY_BEFORE_NAME : -1;
+    case HSRV_BODY_BEFORE_NAME: return blank ? state : token ? (int)HSRV_BODY_NAME : -1;
+    case HSRV_BODY_NAME:
+        if (c == '=') return HSRV_BODY_BEFORE_VALUE;
+        return token ? state : blank ? (int)HSRV_BODY_AFTER_NAME : at_end;
+    case HSRV_BODY_AFTER_NAME:
+        if (c == '=') return HSRV_BODY_BEFORE_VALUE;
+        return blank ? state : c == ';' ? (int)HSRV_BODY_BEFORE_NAME : -1;
+    case HSRV_BODY_BEFORE_VALUE:
+        if (c == '"') return HSRV_BODY_QUOTED;
+        return blank ? state : token ? (int)HSRV_BODY_VALUE : -1;
+    case HSRV_BODY_VALUE: return token ? state : blank ? (int)HSRV_BODY_BEFORE_SEMICOLON : at_end;
+    case HSRV_BODY_QUOTED:
+        if (c == '"') return HSRV_BODY_AFTER_QUOTED;
+        return c == '\\' ? (int)HSRV_BODY_ESCAPED : hsrv_text_is(c, HSRV_VALUE) ? state : -1;
+    case HSRV_BODY_ESCAPED: return hsrv_text_is(c, HSRV_VALUE) ? (int)HSRV_BODY_QUOTED : -1;
+    default: return -1;
+    }
+}
+
+// The LF behind a chunk size: now the size is known.
+static int hsrv_parser_size_end(httpsrv_parser *p, char c) {
+    if (c != '\n') return hsrv_parser_fail(p, HTTPSRV_LOG_BAD_CHUNK);
+    if (p->max_body >= 0 && p->left > p->max_body - p->total)
+        return hsrv_parser_fail(p, HTTPSRV_LOG_BODY_TOO_LARGE);
+    if (p->left > INT64_MAX - p->total) return hsrv_parser_fail(p, HTTPSRV_LOG_BAD_CHUNK);
+    p->state = HSRV_BODY_DATA;
+    if (p->left > 0) return 1;
+    p->phase = HTTPSRV_PHASE_TRAILERS;
+    p->state = HSRV_HEAD_NAME;
+    p->pos = p->mark = 0;
+    p->num_fields = p->parked = 0;
+    return 1;
+}
+
+// One byte between the data of two chunks.
+static int hsrv_parser_between(httpsrv_parser *p, char c) {
+    switch (p->state) {
+    case HSRV_BODY_DATA_CR:
+        p->state = HSRV_BODY_DATA_LF;
+        return c == '\r' ? 1 : hsrv_parser_fail(p, HTTPSRV_LOG_BAD_CHUNK);
+    case HSRV_BODY_DATA_LF:
+        p->state = HSRV_BODY_SIZE;
+        p->digits = 0;
+        return c == '\n' ? 1 : hsrv_parser_fail(p, HTTPSRV_LOG_BAD_CHUNK);
+    case HSRV_BODY_SIZE_LF: return hsrv_parser_size_end(p, c);
+    default: break;
+    }
+    if (p->state == HSRV_BODY_SIZE && hsrv_text_is(c, HSRV_HEXDIG)) return hsrv_parser_size_digit(p, c);
+    if (p->state == HSRV_BODY_SIZE && p->digits == 0) return hsrv_parser_fail(p, HTTPSRV_LOG_BAD_CHUNK);
+    p->state = hsrv_parser_size_next(p->state, c);
+    const bool extension = p->state >= 0 && p->state != HSRV_BODY_SIZE_LF;
+    if (p->state < 0 || (extension && p->count++ == HSRV_MAX_EXTENSIONS)) {
+        return hsrv_parser_fail(p, HTTPSRV_LOG_BAD_CHUNK);
+    }
+    return 1;
+}
+
+static ptrdiff_t hsrv_parser_chunked(httpsrv_parser *p, const char *buf, size_t len, httpsrv_str *piece) {
+    size_t i = 0;
+    while (i < len && p->state != HSRV_BODY_DATA && p->phase == HTTPSRV_PHASE_BODY) {
+        const int step = hsrv_parser_between(p, buf[i++]);
+        if (step < 0) return step;
+    }
+    if (p->state == HSRV_BODY_DATA && i < len) {
+        i += hsrv_parser_data(p, buf + i, len - i, piece);
+        if (p->left == 0) p->state = HSRV_BODY_DATA_CR;
+    }
+    return (ptrdiff_t)i;
+}
+
+static ptrdiff_t hsrv_parser_body(httpsrv_parser *p, const char *buf, size_t len, httpsrv_str *piece) {
+    *piece = hsrv_text_view(buf, 0);
+    if (p->phase == HTTPSRV_PHASE_ERROR) return hsrv_parser_error(p);
+    if (p->phase != HTTPSRV_PHASE_BODY) return 0;
+    if (p->state != HSRV_BODY_LENGTH) return hsrv_parser_chunked(p, buf, len, piece);
+    const size_t n = hsrv_parser_data(p, buf, len, piece);
+    if (p->left == 0) p->phase = HTTPSRV_PHASE_DONE;
+    return (ptrdiff_t)n;
+}
+
+static ptrdiff_t hsrv_parser_trailers(httpsrv_parser *p, const char *buf, size_t len, httpsrv_head *out) {
+    if (p->phase == HTTPSRV_PHASE_ERROR) return hsrv_parser_error(p);
+    if (p->phase != HTTPSRV_PHASE_TRAILERS) return 0;
+    const size_t in_reach = len < HSRV_MAX_TRAILERS ? len : HSRV_MAX_TRAILERS;
+    p->room = (uint32_t)out->max_fields;
+    const int step = hsrv_parser_fields(p, buf, in_reach, out);
+    if (step == 0) return hsrv_parser_more(p, buf, len, HSRV_MAX_TRAILERS, out);
+    if (step < 0) return step;
+    hsrv_parser_unpark(p, buf, out);
+    out->num_fields = (int)p->num_fields;
+    p->phase = HTTPSRV_PHASE_DONE;
+    return (ptrdiff_t)p->pos;
+}
+
+// ===========================================================================================
+// >>queue     Bounded MPMC ring; inbox.    owns: cells, head, tail    thread: any    uses: >>memory
+// ===========================================================================================
+
+// Dmitry Vyukov's ring. Each cell carries a sequence number: `pos` means free for the producer whose ticket is pos,
+// pos + 1 means filled for the consumer whose ticket is pos. A producer takes a ticket with a compare-and-swap on head,
+// fills the cell and publishes it. Lock-free is said with care: a producer that stalls between ticket and publication
+// holds up the consumers at its own cell, and nobody else.
+typedef struct hsrv_cell {
+    size_t sequence;
+    void (*fn)(void *arg);
+    void *arg;
+} hsrv_cell;
+
+// Producers write head, consumers write tail: a cache line apart, so that they do not fight over one.
+typedef struct hsrv_queue {
+    hsrv_cell *cells;
+    size_t mask;
+    char apart_from_head[HTTPSRV_CACHE_LINE];
+    size_t head;
+    char apart_from_tail[HTTPSRV_CACHE_LINE];
+    size_t tail;
+    char apart_from_others[HTTPSRV_CACHE_LINE];
+} hsrv_queue;
+
+// The capacity is rounded up to a power of two, at least 2: with one cell "filled" and "free again" would be the same.
+static bool hsrv_queue_init(hsrv_queue *queue, hsrv_memory *memory, size_t capacity) {
+    size_t size = 2;
+    while (size < capacity) {
+        size *= 2;
+    }
+    memset(queue, 0, sizeof *queue);
+    queue->cells = (hsrv_cell *)hsrv_memory_take(memory, size * sizeof(hsrv_cell));
+    if (!queue->cells) return false;
+    queue->mask = size - 1;
+    for (size_t i = 0; i < size; i++) {
+        queue->cells[i].sequence = i;
+    }
+    return true;
+}
+
+static void hsrv_queue_free(hsrv_queue *queue, hsrv_memory *memory) {
+    hsrv_memory_give(memory, queue->cells, (queue->mask + 1) * sizeof(hsrv_cell));
+    queue->cells = NULL;
+}
+
+// False when full. [any]
+// The ticket may be relaxed: it orders nothing, the cell's sequence does (acquire here sees the consumer done with the
+// cell, the publishing store releases its contents). That store is sequentially consistent, because a producer goes on
+// to look whether somebody is parked, see hsrv_pool_park.
+static bool hsrv_queue_push(hsrv_queue *queue, void (*fn)(void *), void *arg) {
+    size_t pos = __atomic_load_n(&queue->head, __ATOMIC_RELAXED);
+    for (;;) {
+        hsrv_cell *cell = &queue->cells[pos & queue->mask];
+        const size_t sequence = __atomic_load_n(&cell->sequence, __ATOMIC_ACQUIRE);
+        const ptrdiff_t ahead = (ptrdiff_t)(sequence - pos);
+        if (ahead < 0) return false;
+        if (ahead > 0) {
+            pos = __atomic_load_n(&queue->head, __ATOMIC_RELAXED);
+            continue;
+        }
+        if (!__atomic_compare_exchange_n(&queue->head, &pos, pos + 1, true, __ATOMIC_RELAXED,
+                                         __ATOMIC_RELAXED))
+            continue;
+        cell->fn = fn;
+        cell->arg = arg;
+        __atomic_store_n(&cell->sequence, pos + 1, __ATOMIC_SEQ_CST);
+        return true;
+    }
+}
+
+// False when empty, or when the next cell's producer has not published it yet. [any]
+static bool hsrv_queue_pop(hsrv_queue *queue, void (**fn)(void *), void **arg) {
+    size_t pos = __atomic_load_n(&queue->tail, __ATOMIC_RELAXED);
+    for (;;) {
+        hsrv_cell *cell = &queue->cells[pos & queue->mask];
+        const size_t sequence = __atomic_load_n(&cell->sequence, __ATOMIC_ACQUIRE);
+        const ptrdiff_t ahead = (ptrdiff_t)(sequence - (pos + 1));
+        if (ahead < 0) return false;
+        if (ahead > 0) {
+            pos = __atomic_load_n(&queue->tail, __ATOMIC_RELAXED);
+            continue;
+        }
+        if (!__atomic_compare_exchange_n(&queue->tail, &pos, pos + 1, true, __ATOMIC_RELAXED,
+                                         __ATOMIC_RELAXED))
+            continue;
+        *fn = cell->fn;
+        *arg = cell->arg;
+        __atomic_store_n(&cell->sequence, pos + queue->mask + 1, __ATOMIC_RELEASE);
+        return true;
+    }
+}
+
+// Whether a pop is worth a try. Errs on the side of yes: a stale tail points at a cell that was filled once. [any]
+static bool hsrv_queue_ready(const hsrv_queue *queue) {
+    const size_t pos = __atomic_load_n(&queue->tail, __ATOMIC_RELAXED);
+    const size_t sequence = __atomic_load_n(&queue->cells[pos & queue->mask].sequence, __ATOMIC_SEQ_CST);
+    return (ptrdiff_t)(sequence - (pos + 1)) >= 0;
+}
+
+// The inbox: a stack of messages that lie in the objects they are about, so that it can never be full. Any thread pushes,
+// the one owner takes all at once and turns it round. `sleeping` is the owner's word that it is about to block.
+typedef struct hsrv_message {
+    struct hsrv_message *next;
+    int kind;
+} hsrv_message;
+
+typedef struct hsrv_inbox {
+    char apart_from_before[HTTPSRV_CACHE_LINE];
+    hsrv_message *top;
+    uint32_t sleeping;
+    char apart_from_behind[HTTPSRV_CACHE_LINE];
+} hsrv_inbox;
+
+// Result: whether the owner has to be woken; then nobody else will do it. [any]
+// Push and the look at `sleeping` against the owner's arming and its look at `top` need store-load order on both sides,
+// or each could miss the other: all four are sequentially consistent.
+static bool hsrv_queue_inbox_push(hsrv_inbox *inbox, hsrv_message *message) {
+    hsrv_message *top = __atomic_load_n(&inbox->top, __ATOMIC_RELAXED);
+    do {
+        message->next = top;
+    } while (
+        !__atomic_compare_exchange_n(&inbox->top, &top, message, true, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
+    if (__atomic_load_n(&inbox->sleeping, __ATOMIC_SEQ_CST) == 0) return false;
+    return __atomic_exchange_n(&inbox->sleeping, 0u, __ATOMIC_SEQ_CST) == 1;
+}
+
+static bool hsrv_queue_inbox_pending(const hsrv_inbox *inbox) {
+    return __atomic_load_n(&inbox->top, __ATOMIC_SEQ_CST) != NULL;
+}
+
+// Everything that is there, oldest first. [owner]
+static hsrv_message *hsrv_queue_inbox_take(hsrv_inbox *inbox) {
+    if (!__atomic_load_n(&inbox->top, __ATOMIC_RELAXED)) return NULL;
+    hsrv_message *top = __atomic_exchange_n(&inbox->top, (hsrv_message *)NULL, __ATOMIC_ACQUIRE);
+    hsrv_message *oldest = NULL;
+    while (top) {
+        hsrv_message *next = top->next;
+        top->next = oldest;
+        oldest = top;
+        top = next;
+    }
+    return oldest;
+}
+
+// Says that the owner is about to block. It must look at hsrv_queue_inbox_pending once more before it does. [owner]
+static void hsrv_queue_inbox_arm(hsrv_inbox *inbox) {
+    __atomic_store_n(&inbox->sleeping, 1u, __ATOMIC_SEQ_CST);
+}
+
+static void hsrv_queue_inbox_disarm(hsrv_inbox *inbox) {
+    __atomic_store_n(&inbox->sleeping, 0u, __ATOMIC_RELAXED);
+}
+
+// ===========================================================================================
+// >>pool      Worker threads.    owns: its ring and threads    thread: submit any, run worker    uses: >>queue
+// ===========================================================================================
+
+// Parking. A worker that finds nothing leaves a mark (parked), looks at the ring once more and sleeps on `tickets`.
+// Whoever publishes a job and sees a mark takes it away and hands out a ticket, so that one job wakes one worker and a
+// worker on its way up is not woken twice. Marks and tickets are nobody's in particular: one ticket lets one worker go.
+typedef struct hsrv_pool {
+    hsrv_memory *memory;
+    pthread_t *threads;
+    int num_threads; // started
+    int want_threads;
+    char name[32];
+    hsrv_queue queue;
+    uint32_t parked;   // any thread, see above
+    uint32_t tickets;  // futex word; any thread
+    uint32_t stopping; // set once by hsrv_pool_stop
+    uint32_t number;   // of the next worker, for its name
+    size_t jobs;       // accepted; any thread, relaxed
+} hsrv_pool;
+
+static hsrv_pool *hsrv_pool_new(hsrv_memory *memory, const char *name, int threads, int capacity) {
+    hsrv_pool *pool = (hsrv_pool *)hsrv_memory_take_zeroed(memory, sizeof *pool);
+    if (!pool) return NULL;
+    pool->memory = memory;
+    pool->want_threads = threads;
+    snprintf(pool->name, sizeof pool->name, "%s", name);
+    const size_t bytes = (size_t)threads * sizeof(pthread_t);
+    pool->threads = (pthread_t *)hsrv_memory_take(memory, bytes);
+    if (pool->threads && hsrv_queue_init(&pool->queue, memory, (size_t)capacity)) return pool;
+    hsrv_memory_give(memory, pool->threads, bytes);
+    hsrv_memory_give(memory, pool, sizeof *pool);
+    return NULL;
+}
+
+static void hsrv_pool_wake_one(hsrv_pool *pool) {
+    uint32_t parked = __atomic_load_n(&pool->parked, __ATOMIC_SEQ_CST);
+    while (parked > 0) {
+        if (__atomic_compare_exchange_n(&pool->parked, &parked, parked - 1, true, __ATOMIC_SEQ_CST,
+                                        __ATOMIC_SEQ_CST)) {
+            __atomic_fetch_add(&pool->tickets, 1u, __ATOMIC_RELEASE);
+            hsrv_sys_futex_wake(&pool->tickets, 1);
+            return;
+        }
+    }
+}
+
+// False when the ring is full. [any]
+static bool hsrv_pool_submit(hsrv_pool *pool, void (*fn)(void *), void *arg) {
+    if (!hsrv_queue_push(&pool->queue, fn, arg)) return false;
+    __atomic_fetch_add(&pool->jobs, 1u, __ATOMIC_RELAXED);
+    hsrv_pool_wake_one(pool);
+    return true;
+}
+
+// Runs one job if there is one. A worker that leaves more behind wakes a colleague: the producer of that job may have
+// found its cell not yet readable for anybody, behind one whose producer stalled. [worker]
+static bool hsrv_pool_step(hsrv_pool *pool) {
+    void (*fn)(void *);
+    void *arg;
+    if (!hsrv_queue_pop(&pool->queue, &fn, &arg)) return false;
+    if (__atomic_load_n(&pool->parked, __ATOMIC_RELAXED) > 0 && hsrv_queue_ready(&pool->queue))
+        hsrv_pool_wake_one(pool);
+    fn(arg);
+    return true;
+}
+
+static bool hsrv_pool_take_mark(hsrv_pool *pool) {
+    uint32_t parked = __atomic_load_n(&pool->parked, __ATOMIC_SEQ_CST);
+    while (parked > 0) {
+        if (__atomic_compare_exchange_n(&pool->parked, &parked, parked - 1, true, __ATOMIC_SEQ_CST,
+                                        __ATOMIC_SEQ_CST)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void hsrv_pool_take_ticket(hsrv_pool *pool) {
+    for (;;) {
+        uint32_t tickets = __atomic_load_n(&pool->tickets, __ATOMIC_RELAXED);
+        if (tickets == 0) {
+            hsrv_sys_futex_wait(&pool->tickets, 0);
+            continue;
+        }
+        if (__atomic_compare_exchange_n(&pool->tickets, &tickets, tickets - 1, true, __ATOMIC_ACQUIRE,
+                                        __ATOMIC_RELAXED)) {
+            return;
+        }
+    }
+}
+
+// The mark is set before the second look at the ring, and a producer publishes before it looks for marks. All four are
+// sequentially consistent operations, so at least one of the two sees the other. [worker]
+static void hsrv_pool_park(hsrv_pool *pool) {
+    __atomic_fetch_add(&pool->parked, 1u, __ATOMIC_SEQ_CST);
+    const bool stay =
+        hsrv_queue_ready(&pool->queue) || __atomic_load_n(&pool->stopping, __ATOMIC_SEQ_CST) != 0;
+    if (stay && hsrv_pool_take_mark(pool)) return;
+    hsrv_pool_take_ticket(pool); // also when a mark was taken by a waker in between: its ticket is on the way
+}
+
+static void *hsrv_pool_worker(void *arg) {
+    hsrv_pool *pool = (hsrv_pool *)arg;
+    hsrv_platform_thread_name(pool->name, (int)__atomic_fetch_add(&pool->number, 1u, __ATOMIC_RELAXED));
+    for (;;) {
+        if (hsrv_pool_step(pool)) continue;
+        if (__atomic_load_n(&pool->stopping, __ATOMIC_SEQ_CST) != 0) return NULL;
+        hsrv_pool_park(pool);
+    }
+}
+
+// 0 or an errno. What was started stays. [owner]
+static int hsrv_pool_start(hsrv_pool *pool) {
+    while (pool->num_threads < pool->want_threads) {
+        const int err = hsrv_platform_thread_start(&pool->threads[pool->num_threads], hsrv_pool_worker, pool);
+        if (err != 0) return err;
+        pool->num_threads++;
+    }
+    return 0;
+}
+
+// Workers that are not parked, hence have or look for work. [any]
+static int hsrv_pool_busy(const hsrv_pool *pool) {
+    const int parked = (int)__atomic_load_n(&pool->parked, __ATOMIC_SEQ_CST);
+    return parked < pool->num_threads ? pool->num_threads - parked : 0;
+}
+
+// Runs what was accepted to its end, then ends the threads. [owner]
+static void hsrv_pool_free(hsrv_pool *pool) {
+    __atomic_store_n(&pool->stopping, 1u, __ATOMIC_SEQ_CST);
+    for (int i = 0; i < pool->num_threads; i++) {
+        hsrv_pool_wake_one(pool);
+    }
+    for (int i = 0; i < pool->num_threads; i++) {
+        hsrv_sys_thread_join(pool->threads[i]);
+    }
+    hsrv_memory *memory = pool->memory;
+    hsrv_queue_free(&pool->queue, memory);
+    hsrv_memory_give(memory, pool->threads, (size_t)pool->want_threads * sizeof(pthread_t));
+    hsrv_memory_give(memory, pool, sizeof *pool);
+}
+
+// ===========================================================================================
+// >>state     Every struct and state.    owns: nothing, holds no functions    thread: as each field says
+//             uses: >>parser >>queue >>pool
+// ===========================================================================================
+
+typedef struct hsrv_loop hsrv_loop;
+typedef struct hsrv_conn hsrv_conn;
+
+// ---- routes: written in setup, read-only afterwards ----
+
+typedef struct hsrv_route {
+    struct hsrv_route *next; // of the same node, by order of setup
+    char *pattern;           // owned; the views below point into it
+    httpsrv_str method;      // "*" for any
+    httpsrv_method_id method_id;
+    httpsrv_handler handler;
+    void *user;
+    char *pool_name;  // owned; NULL: inline
+    hsrv_pool *pool;  // set at listen
+    int64_t max_body; // as configured, set to bytes or -1 for unlimited at listen
+    int num_params;
+    httpsrv_str params[HTTPSRV_MAX_PARAMS]; // names, in the order of the path
+} hsrv_route;
+
+typedef enum hsrv_segment_kind {
+    HSRV_SEGMENT_LITERAL,
+    HSRV_SEGMENT_PARAM,
+    HSRV_SEGMENT_REST
+} hsrv_segment_kind;
+
+// A tree by segments. Literal children come first, then at most one parameter, then at most one wildcard.
+typedef struct hsrv_node {
+    struct hsrv_node *parent, *child, *sibling;
+    hsrv_segment_kind kind;
+    httpsrv_str text;   // of a literal, points into a route's pattern
+    hsrv_route *routes; // that end here
+    httpsrv_str path;   // literal nodes without parameters above: the whole path, for the hash
+} hsrv_node;
+
+typedef struct hsrv_router {
+    hsrv_node root;     // stands for what comes before the first slash
+    hsrv_node asterisk; // the path "*"
+    hsrv_node **exact;  // hash table of literal paths, built at listen
+    size_t exact_size;  // a power of two
+    size_t num_nodes;
+} hsrv_router;
+
+// ---- request: the object that the baton is about ----
+
+typedef struct hsrv_header {
+    struct hsrv_header *next;
+    httpsrv_str name, value;
+} hsrv_header;
+
+// An answer as it waits to be turned into bytes.
+typedef struct hsrv_answer {
+    int status;
+    httpsrv_str type, body;
+    hsrv_header *headers, **headers_end;
+    bool own_server, own_date, own_type; // among the headers
+    void (*release)(void *arg);          // the body is borrowed until then
+    void *release_arg;
+} hsrv_answer;
+
+// NONE -> SENT   inline: the reactor that runs the handler turns the answer into bytes at once
+//      -> STAGED worker: it waits in the request until the baton is back
+typedef enum hsrv_answer_state { HSRV_ANSWER_NONE, HSRV_ANSWER_STAGED, HSRV_ANSWER_SENT } hsrv_answer_state;
+
+// The claim word says what has come back of a request that left its reactor. Who adds the last bit that is missing posts
+// the request: the return of the handler, unless it deferred; then the finish, whichever comes second.
+#    define HSRV_CLAIM_RETURNED 1u
+#    define HSRV_CLAIM_DEFERRED 2u
+#    define HSRV_CLAIM_FINISHED 4u
+
+#    define HSRV_MAX_SERVER_TRAILERS 32 // fields of a trailer section
+
+struct httpsrv_req {
+    // The holder's part: passed on with the baton. Each hand-over (ring, inbox) is one release/acquire pair.
+    httpsrv *srv;
+    hsrv_loop *loop;
+    hsrv_conn *inline_conn; // while the reactor itself holds the baton and runs the handler, else NULL
+    const hsrv_route *route;
+    httpsrv_parser parser; // the loop's while the request is read
+    httpsrv_head head;
+    const char
+        *raw; // the head's bytes; in the reactor's buffer until the request leaves it, then in the arena
+    size_t raw_len;
+    httpsrv_str path;  // dot segments resolved, still encoded
+    httpsrv_str plain; // the same decoded
+    int num_params;
+    httpsrv_str params[HTTPSRV_MAX_PARAMS]; // decoded
+    httpsrv_str body;
+    hsrv_buffer body_buffer; // where the body is gathered if it does not come with the head
+    hsrv_arena arena;
+    hsrv_answer answer;
+    hsrv_answer_state answered;
+    bool answered_twice;    // somebody tried
+    bool leaves_buffer;     // the head was copied to the arena
+    unsigned char peer[16]; // as in hsrv_conn
+    httpsrv_str peer_text;
+
+    // The loop's part.
+    hsrv_conn *conn; // who waits for it while a worker has it; NULL for an orphan, whose connection is gone
+    struct httpsrv_req *next; // in the loop's free list
+    httpsrv_head trailers;
+
+    // The shared part: named atomics and the message that brings the request home.
+    hsrv_message message; // next: the inbox
+    uint32_t claim;       // HSRV_CLAIM_ bits; the holder and whoever finishes
+    uint32_t
+        gone; // 1 once the client was lost; the loop writes, the holder reads; relaxed, it orders nothing
+};
+
+// ---- connection: of one loop for its whole life ----
+
+//           first byte          head                    complete
+//   IDLE ----------------> HEAD ------------> BODY ------------------> BUSY     BUSY: the handler has the request
+//     ^  \_____________________________________________________________^ |
+//     |        (what comes whole in one read goes straight through)      | answered
+//     |                                                                  |
+//     |<------------------------ DISCARD <-------------------------------|      DISCARD: an unread body is dropped
+//     |                                                                  |
+//     +<-----------------------------------------------------------------|
+//                                                                        v
+//   any --> CLOSED (end of the turn)          CLOSED <-- LINGER <------ LAST    LAST: the last answer is being sent
+//                                                                               LINGER: sent; input is dropped until
+//                                                                               the client closes, for a bounded time
+typedef enum hsrv_conn_state {
+    HSRV_CONN_IDLE,
+    HSRV_CONN_HEAD,
+    HSRV_CONN_BODY,
+    HSRV_CONN_BUSY,
+    HSRV_CONN_DISCARD,
+    HSRV_CONN_LAST,
+    HSRV_CONN_LINGER,
+    HSRV_CONN_CLOSED
+} hsrv_conn_state;
+
+// Edges are latched here: epoll tells each only once.
+#    define HSRV_CONN_READABLE 0x01u
+#    define HSRV_CONN_WRITABLE 0x02u
+#    define HSRV_CONN_FIN      0x04u  // the client has finished sending; what it sent may still be unread
+#    define HSRV_CONN_EOF      0x08u  // and everything it sent has been read
+#    define HSRV_CONN_LOST     0x10u  // reset, hung up, or a send failed
+#    define HSRV_CONN_READY    0x20u  // in the ready list
+#    define HSRV_CONN_CURT     0x40u  // no lingering: the client asked for the close
+#    define HSRV_CONN_REFUSED  0x80u  // over max.connections
+#    define HSRV_CONN_ENDING   0x100u // the answer just given is the last one
+
+// Input that could not be used yet. The bytes follow the struct.
+typedef struct hsrv_input {
+    size_t cap, off, len; // unparsed bytes are [off, len)
+} hsrv_input;
+
+// A piece of output that the kernel has not taken. Copied bytes follow the struct.
+typedef struct hsrv_segment {
+    struct hsrv_segment *next;
+    const char *ptr;
+    size_t len;
+    size_t size; // of this allocation
+    void (*release)(void *arg);
+    void *release_arg;
+} hsrv_segment;
+
+typedef struct hsrv_chain {
+    hsrv_segment *first, *last;
+} hsrv_chain;
+
+// What an idle connection costs: on 64-bit machines 8 * 8 of links, request, input and chain, 4 * 7 of descriptor,
+// identity and stamps, 5 of state, 16 of address: 120 bytes.
+struct hsrv_conn {
+    hsrv_conn *timer_prev, *timer_next;
+    hsrv_conn *next_ready;
+    hsrv_conn *next_closing;
+    httpsrv_req *req;
+    hsrv_input *in; // NULL unless something unparsed is left
+    hsrv_chain out; // what the kernel did not take
+    int fd;
+    uint32_t slot;
+    uint32_t generation;    // with the slot the identity that epoll reports; never a pointer
+    uint32_t stamp;         // ms, low half of the clock: last progress, or begin of the head
+    uint32_t due;           // ms, low half: when the timer node is looked at
+    uint32_t served;        // answers
+    uint32_t discarded;     // bytes, in DISCARD and LINGER
+    uint16_t flags;         // HSRV_CONN_ bits
+    uint8_t state;          // hsrv_conn_state
+    uint8_t ring, place;    // of the timer node; ring is HSRV_RINGS when it is in none
+    unsigned char peer[16]; // address, IPv4 mapped into IPv6
+};
+
+typedef enum hsrv_ring {
+    HSRV_RING_IDLE,
+    HSRV_RING_HEAD,
+    HSRV_RING_BODY,
+    HSRV_RING_WRITE,
+    HSRV_RING_LINGER,
+    HSRV_RINGS
+} hsrv_ring;
+
+// What happened to a connection; returned upwards by >>conn, acted upon by >>reactor.
+typedef enum hsrv_event {
+    HSRV_EVENT_NONE,     // nothing more to do until an edge, a message or a timer
+    HSRV_EVENT_HEAD,     // a head is parsed
+    HSRV_EVENT_BODY,     // the body is complete
+    HSRV_EVENT_BAD,      // the parser refused
+    HSRV_EVENT_NOMEM,    // no memory to go on
+    HSRV_EVENT_OVER,     // more to drop than is worth it
+    HSRV_EVENT_END,      // the client has finished and everything it sent is used up
+    HSRV_EVENT_LOST,     // the client is gone
+    HSRV_EVENT_RETURNED, // the request came back from a worker
+    HSRV_EVENT_TIMEOUT,  // a deadline has passed
+    HSRV_EVENT_REFUSED,  // over max.connections
+    HSRV_EVENT_SERVE     // just look what can be done
+} hsrv_event;
+
+// ---- timers ----
+
+#    define HSRV_PLACES 32u // a deadline lies at most 17 sixteenths ahead
+
+typedef struct hsrv_wheel {
+    uint64_t tick;     // ms, a sixteenth of the duration; 0: off
+    uint64_t done;     // number of the last tick that was served
+    uint32_t duration; // ms
+    uint32_t occupied; // bit for each place
+    hsrv_conn *places[HSRV_PLACES];
+} hsrv_wheel;
+
+// ---- loop ----
+
+// RUN -> GRACE -> DRAIN -> DONE, each on the loop's own clock once the server was told to stop; a second stop goes
+// straight to DONE. In GRACE everything works but answers say close; in DRAIN nothing new is accepted.
+typedef enum hsrv_loop_phase {
+    HSRV_LOOP_RUN,
+    HSRV_LOOP_GRACE,
+    HSRV_LOOP_DRAIN,
+    HSRV_LOOP_DONE
+} hsrv_loop_phase;
+
+typedef enum hsrv_message_kind { HSRV_MESSAGE_RETURNED } hsrv_message_kind;
+
+// Written by the loop, read by any thread.
+typedef struct hsrv_counters {
+    size_t accepted, open, requests, bytes_in, bytes_out, wakeups, finished, cut;
+    size_t answers[6];
+    size_t items[HTTPSRV_LOG_COUNT];
+} hsrv_counters;
+
+struct hsrv_loop {
+    httpsrv *srv;
+    int number;
+    int epfd, wakefd, reservefd;
+    int listeners[HTTPSRV_MAX_LISTENERS]; // -1: none
+    bool accepting;                       // listeners are watched
+    bool in_turn;
+    hsrv_loop_phase phase;
+    uint64_t now;          // ms, monotonic, as of the begin of the turn
+    uint64_t phase_ends;   // ms; UINT64_MAX: never
+    uint64_t accept_again; // ms: when to try again after descriptors ran out; 0: not waiting
+    int64_t date_second;   // of the cached block
+    hsrv_slab conns;
+    uint32_t generation; // last one given out; 0 is no connection's
+    uint32_t refusals;   // lingering connections over the limit
+    hsrv_conn *ready, *ready_last;
+    hsrv_conn *closing;
+    httpsrv_req *spare_requests;
+    uint32_t num_spare, num_orphans;
+    size_t request_size;
+    hsrv_wheel wheels[HSRV_RINGS];
+    char *input;  // shared read buffer
+    char *output; // shared output buffer: answers of the connection being served
+    size_t output_len;
+    const char *window; // unparsed input of the connection being served
+    size_t window_len;
+    size_t read_budget;       // bytes that it may still read in this turn
+    httpsrv_str status_block; // "HTTP/1.1 200 OK", Server and Date lines, cached for the second
+    size_t status_line_len, server_line_len; // of its first two lines
+    char *block;
+    size_t block_size;
+    hsrv_counters counters;
+    pthread_t thread;
+    bool has_thread;
+    hsrv_inbox inbox; // any thread
+};
+
+// ---- server ----
+
+//   SETUP --listen--> LISTENING --run, start--> RUNNING --drained--> STOPPED --listen--> LISTENING ...
+//                         \------poll-------> POLLED ---drained-------^
+typedef enum hsrv_server_state {
+    HSRV_SERVER_SETUP,
+    HSRV_SERVER_LISTENING,
+    HSRV_SERVER_RUNNING,
+    HSRV_SERVER_POLLED,
+    HSRV_SERVER_STOPPED
+} hsrv_server_state;
+
+typedef struct hsrv_address {
+    struct sockaddr_storage storage;
+    socklen_t len;
+    bool dual; // IPv6 that takes IPv4 as well
+    char text[64];
+    int port; // bound; -1 unless listening
+} hsrv_address;
+
+struct httpsrv {
+    // written in setup, read-only while it runs
+    hsrv_memory memory;
+    httpsrv_config config; // complete: no zero means default here
+    char *server_name;
+    hsrv_router router;
+    hsrv_address addresses[HTTPSRV_MAX_LISTENERS];
+    int num_addresses;
+    hsrv_loop **loops;
+    int num_loops;
+    hsrv_pool *pools[HTTPSRV_MAX_POOLS + 1]; // and the implicit "default"
+    int num_pools;
+    // the owner's
+    hsrv_server_state state;
+    httpsrv_result result; // first error of setup
+    char error[256];
+    size_t stuck;
+    // any thread
+    uint32_t stop;      // 0, 1: drain, 2: cut
+    size_t connections; // open, in all loops
+    hsrv_loop **wake;   // == loops once they can be woken; published with release for stop
+};
+
+// ===========================================================================================
+// >>router    Which route a path has.    owns: the routes    thread: setup writes, then read-only    uses: >>state
+// ===========================================================================================
+
+#    define HSRV_MAX_SEGMENTS 64
+
+static void hsrv_router_init(hsrv_router *router) {
+    memset(router, 0, sizeof *router);
+    router->asterisk.text = hsrv_text_view("*", 1);
+}
+
+// Takes the next segment off a pattern's path, which begins with its slash.
+static httpsrv_str hsrv_router_segment(httpsrv_str *path) {
+    size_t len = 1;
+    while (len < path->len && path->ptr[len] != '/') {
+        len++;
+    }
+    const httpsrv_str segment = hsrv_text_view(path->ptr + 1, len - 1);
+    *path = hsrv_text_view(path->ptr + len, path->len - len);
+    return segment;
+}
+
+static hsrv_segment_kind hsrv_router_kind(httpsrv_str segment) {
+    if (segment.len > 0 && segment.ptr[0] == ':') return HSRV_SEGMENT_PARAM;
+    if (segment.len > 0 && segment.ptr[0] == '*') return HSRV_SEGMENT_REST;
+    return HSRV_SEGMENT_LITERAL;
+}
+
+// Whether a path can be a pattern's. Fills in the names of its parameters.
+static bool hsrv_router_pattern_valid(httpsrv_str path, hsrv_route *route) {
+    if (path.len == 1 && path.ptr[0] == '*') return true;
+    if (path.len == 0 || path.ptr[0] != '/') return false;
+    for (int segments = 0; path.len > 0; segments++) {
+        const httpsrv_str segment = hsrv_router_segment(&path);
+        const hsrv_segment_kind kind = hsrv_router_kind(segment);
+        if (segments == HSRV_MAX_SEGMENTS || (kind == HSRV_SEGMENT_REST && path.len > 0)) return false;
+        if (kind == HSRV_SEGMENT_LITERAL) continue;
+        const httpsrv_str name = hsrv_text_view(segment.ptr + 1, segment.len - 1);
+        if (name.len == 0 || route->num_params == HTTPSRV_MAX_PARAMS) return false;
+        for (int i = 0; i < route->num_params; i++) {
+            if (hsrv_text_equal(route->params[i], name)) return false;
+        }
+        route->params[route->num_params++] = name;
+    }
+    return true;
+}
+
+static hsrv_node *hsrv_router_find_child(hsrv_node *node, hsrv_segment_kind kind, httpsrv_str text) {
+    for (hsrv_node *child = node->child; child; child = child->sibling) {
+        if (child->kind == kind && (kind != HSRV_SEGMENT_LITERAL || hsrv_text_equal(child->text, text)))
+            return child;
+    }
+    return NULL;
+}
+
+// Keeps children in the order in which they are tried: by kind.
+static hsrv_node *hsrv_router_add_child(hsrv_router *router, hsrv_memory *memory, hsrv_node *parent,
+                                        hsrv_segment_kind kind, httpsrv_str text) {
+    hsrv_node *child = (hsrv_node *)hsrv_memory_take_zeroed(memory, sizeof *child);
+    if (!child) return NULL;
+    child->parent = parent;
+    child->kind = kind;
+    child->text = text;
+    hsrv_node **link = &parent->child;
+    while (*link && (*link)->kind <= kind) {
+        link = &(*link)->sibling;
+    }
+    child->sibling = *link;
+    *link = child;
+    router->num_nodes++;
+    return child;
+}
+
+// The node for a pattern's path, made if need be. NULL when out of memory.
+static hsrv_node *hsrv_router_node(hsrv_router *router, hsrv_memory *memory, httpsrv_str path) {
+    if (path.ptr[0] == '*') return &router->asterisk;
+    const httpsrv_str whole = path;
+    hsrv_node *node = &router->root;
+    bool literal = true;
+    while (path.len > 0) {
+        const httpsrv_str segment = hsrv_router_segment(&path);
+        const hsrv_segment_kind kind = hsrv_router_kind(segment);
+        hsrv_node *child = hsrv_router_find_child(node, kind, segment);
+        if (!child) child = hsrv_router_add_child(router, memory, node, kind, segment);
+        if (!child) return NULL;
+        literal = literal && kind == HSRV_SEGMENT_LITERAL;
+        node = child;
+    }
+    if (literal) node->path = whole;
+    return node;
+}
+
+// Adds a route whose pattern is set. OK, ROUTE (malformed or taken), NOMEM.
+static httpsrv_result hsrv_router_add(hsrv_router *router, hsrv_memory *memory, hsrv_route *route) {
+    const char *space = strchr(route->pattern, ' ');
+    if (!space) return HTTPSRV_ROUTE;
+    route->method = hsrv_text_view(route->pattern, (size_t)(space - route->pattern));
+    route->method_id = hsrv_parser_method_id(route->method);
+    const httpsrv_str path = hsrv_text_of(space + 1);
+    if (!hsrv_text_all(route->method, HSRV_TOKEN) || !hsrv_router_pattern_valid(path, route))
+        return HTTPSRV_ROUTE;
+    hsrv_node *node = hsrv_router_node(router, memory, path);
+    if (!node) return HTTPSRV_NOMEM;
+    hsrv_route **link = &node->routes;
+    for (; *link; link = &(*link)->next) {
+        if (hsrv_text_equal((*link)->method, route->method)) return HTTPSRV_ROUTE;
+    }
+    *link = route;
+    return HTTPSRV_OK;
+}
+
+// The hash is over paths chosen at setup; a client's path only looks one up. So no choice of paths makes it slow.
+static size_t hsrv_router_hash(httpsrv_str path) {
+    uint32_t h = 2166136261u;
+    for (size_t i = 0; i < path.len; i++) {
+        h = (h ^ (unsigned char)path.ptr[i]) * 16777619u;
+    }
+    return h ^ h >> 15;
+}
+
+// The node after this one in a walk through the whole tree, parents first; NULL at the end.
+static hsrv_node *hsrv_router_walk(hsrv_node *node) {
+    if (node->child) return node->child;
+    while (node && !node->sibling) {
+        node = node->parent;
+    }
+    return node ? node->sibling : NULL;
+}
+
+// [setup] Once all routes are there. False when out of memory.
+static bool hsrv_router_build(hsrv_router *router, hsrv_memory *memory) {
+    if (router->exact) return true;
+    size_t size = 16;
+    while (size < router->num_nodes * 4) {
+        size *= 2;
+    }
+    router->exact = (hsrv_node **)hsrv_memory_take_zeroed(memory, size * sizeof(hsrv_node *));
+    if (!router->exact) return false;
+    router->exact_size = size;
+    for (hsrv_node *node = router->root.child; node; node = hsrv_router_walk(node)) {
+        if (!node->path.ptr) continue;
+        size_t i = hsrv_router_hash(node->path);
+        while (router->exact[i & (size - 1)]) {
+            i++;
+        }
+        router->exact[i & (size - 1)] = node;
+    }
+    return true;
+}
+
+static void hsrv_router_free_route(hsrv_memory *memory, hsrv_route *route) {
+    hsrv_memory_give_text(memory, route->pattern);
+    hsrv_memory_give_text(memory, route->pool_name);
+    hsrv_memory_give(memory, route, sizeof *route);
+}
+
+static void hsrv_router_free_routes(hsrv_memory *memory, hsrv_node *node) {
+    while (node->routes) {
+        hsrv_route *route = node->routes;
+        node->routes = route->next;
+        hsrv_router_free_route(memory, route);
+    }
+}
+
+static void hsrv_router_free(hsrv_router *router, hsrv_memory *memory) {
+    hsrv_router_free_routes(memory, &router->asterisk);
+    for (hsrv_node *node = router->root.child; node;) {
+        if (node->child) {
+            node = node->child;
+            continue;
+        }
+        hsrv_node *parent = node->parent, *sibling = node->sibling;
+        hsrv_router_free_routes(memory, node);
+        hsrv_memory_give(memory, node, sizeof *node);
+        parent->child = sibling;
+        node = sibling ? sibling : parent == &router->root ? NULL : parent;
+    }
+    hsrv_memory_give(memory, router->exact, router->exact_size * sizeof(hsrv_node *));
+}
+
+// A search for the nodes that fit a path, best first: literal before parameter before wildcard at each segment from the
+// left. Going back on the way is bounded: the tree above a node fixes where its segment begins, so no node is tried
+// twice. The path is resolved and still encoded; its segments end at raw slashes only.
+typedef struct hsrv_search {
+    httpsrv_str path;
+    hsrv_node *next; // to be tried now, NULL: go back
+    hsrv_node *last; // the last one entered
+    int depth;       // segments entered
+    size_t starts[HSRV_MAX_SEGMENTS +
+                  1]; // where the segment of each depth begins in the path, its slash included
+} hsrv_search;
+
+static void hsrv_router_search(hsrv_search *search, const hsrv_router *router, httpsrv_str path) {
+    search->path = path;
+    search->next = router->root.child;
+    search->last = (hsrv_node *)&router->root;
+    search->depth = 0;
+    search->starts[0] = 0;
+}
+
+static size_t hsrv_router_segment_end(httpsrv_str path, size_t start) {
+    size_t end = start + 1;
+    while (end < path.len && path.ptr[end] != '/') {
+        end++;
+    }
+    return end;
+}
+
+// Whether a node fits the segment of the path that begins at `start`; *end is where it ends.
+static bool hsrv_router_fits(const hsrv_node *node, httpsrv_str path, size_t start, size_t *end) {
+    *end = node->kind == HSRV_SEGMENT_REST ? path.len : hsrv_router_segment_end(path, start);
+    const httpsrv_str segment = hsrv_text_view(path.ptr + start + 1, *end - start - 1);
+    switch (node->kind) {
+    case HSRV_SEGMENT_LITERAL: return hsrv_text_decoded_equal(segment, node->text, false);
+    case HSRV_SEGMENT_PARAM: return segment.len > 0;
+    default: return true;
+    }
+}
+
+// The next node that fits the whole path, NULL when there is none left.
+static const hsrv_node *hsrv_router_search_next(hsrv_search *s) {
+    for (;;) {
+        size_t end;
+        if (!s->next) {
+            if (s->depth == 0) return NULL;
+            s->next = s->last->sibling;
+            s->last = s->last->parent;
+            s->depth--;
+            continue;
+        }
+        hsrv_node *node = s->next;
+        const size_t start = s->starts[s->depth];
+        if (start >= s->path.len || !hsrv_router_fits(node, s->path, start, &end)) {
+            s->next = node->sibling;
+            continue;
+        }
+        s->last = node;
+        s->starts[++s->depth] = end;
+        s->next = end < s->path.len ? node->child : NULL;
+        if (end == s->path.len) return node;
+    }
+}
+
+// The texts of the parameters on the way to the node that the search returned last; encoded. Returns how many.
+static int hsrv_router_params(const hsrv_search *s, httpsrv_str *params) {
+    int count = 0;
+    for (const hsrv_node *node = s->last; node->parent; node = node->parent) {
+        count += node->kind != HSRV_SEGMENT_LITERAL;
+    }
+    int i = count, depth = s->depth;
+    for (const hsrv_node *node = s->last; node->parent; node = node->parent, depth--) {
+        if (node->kind == HSRV_SEGMENT_LITERAL) continue;
+        const size_t start = s->starts[depth - 1] + 1;
+        params[--i] = hsrv_text_view(s->path.ptr + start, s->starts[depth] - start);
+    }
+    return count;
+}
+
+// Which route of a node a method takes: its own, for HEAD also GET's, else the one for any.
+static const hsrv_route *hsrv_router_pick(const hsrv_node *node, httpsrv_method_id id, httpsrv_str method) {
+    const hsrv_route *any = NULL, *get = NULL;
+    for (const hsrv_route *route = node->routes; route; route = route->next) {
+        if (route->method_id == id && (id != HTTPSRV_METHOD_OTHER || hsrv_text_equal(route->method, method)))
+            return route;
+        if (route->method_id == HTTPSRV_METHOD_GET) get = route;
+        if (route->method.len == 1 && route->method.ptr[0] == '*') any = route;
+    }
+    return id == HTTPSRV_METHOD_HEAD && get ? get : any;
+}
+
+static const hsrv_route *hsrv_router_exact(const hsrv_router *router, httpsrv_str path, httpsrv_method_id id,
+                                           httpsrv_str method) {
+    for (size_t i = hsrv_router_hash(path);; i++) {
+        const hsrv_node *node = router->exact[i & (router->exact_size - 1)];
+        if (!node) return NULL;
+        if (hsrv_text_equal(node->path, path)) return hsrv_router_pick(node, id, method);
+    }
+}
+
+// Whether some route names this extension method.
+static bool hsrv_router_knows(const hsrv_router *router, httpsrv_str method) {
+    const hsrv_node *node = &router->asterisk;
+    while (node) {
+        for (const hsrv_route *route = node->routes; route; route = route->next) {
+            if (hsrv_text_equal(route->method, method)) return true;
+        }
+        node = node == &router->asterisk ? router->root.child : hsrv_router_walk((hsrv_node *)node);
+    }
+    return false;
+}
+
+// Room for an Allow field: the methods with names of their own, and a few extension methods.
+#    define HSRV_ALLOW_SIZE 256
+
+static bool hsrv_router_allow_has(httpsrv_str list, httpsrv_str method) {
+    httpsrv_str element;
+    while (hsrv_text_next_element(&list, &element)) {
+        if (hsrv_text_equal(element, method)) return true;
+    }
+    return false;
+}
+
+static void hsrv_router_allow_add(char *buf, httpsrv_str *list, httpsrv_str method) {
+    if (hsrv_router_allow_has(*list, method) || list->len + method.len + 2 > HSRV_ALLOW_SIZE) return;
+    char *out = buf + list->len;
+    if (list->len > 0) out = HSRV_APPEND(out, ", ");
+    out = hsrv_text_append(out, method);
+    *list = hsrv_text_view(buf, (size_t)(out - buf));
+}
+
+// Adds what a node's routes allow: RFC 9110 section 10.2.1. HEAD comes with GET, OPTIONS with any.
+static void hsrv_router_allow_node(char *buf, httpsrv_str *list, const hsrv_node *node) {
+    static const char *const any[] = {"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"};
+    for (const hsrv_route *route = node->routes; route; route = route->next) {
+        if (route->method.len == 1 && route->method.ptr[0] == '*') {
+            for (size_t i = 0; i < sizeof any / sizeof any[0]; i++) {
+                hsrv_router_allow_add(buf, list, hsrv_text_of(any[i]));
+            }
+            continue;
+        }
+        hsrv_router_allow_add(buf, list, route->method);
+        if (route->method_id == HTTPSRV_METHOD_GET) hsrv_router_allow_add(buf, list, hsrv_text_of("HEAD"));
+    }
+    if (node->routes) hsrv_router_allow_add(buf, list, hsrv_text_of("OPTIONS"));
+}
+
+// The methods that a path can be asked with; empty if there is no such path.
+static httpsrv_str hsrv_router_allow(const hsrv_router *router, httpsrv_str path, char buf[HSRV_ALLOW_SIZE]) {
+    hsrv_search search;
+    httpsrv_str list = hsrv_text_view(buf, 0);
+    hsrv_router_search(&search, router, path);
+    for (const hsrv_node *node = hsrv_router_search_next(&search); node;
+         node = hsrv_router_search_next(&search)) {
+        hsrv_router_allow_node(buf, &list, node);
+    }
+    return list;
+}
+
+// The methods of the server as a whole, for "OPTIONS *".
+static httpsrv_str hsrv_router_allow_all(const hsrv_router *router, char buf[HSRV_ALLOW_SIZE]) {
+    httpsrv_str list = hsrv_text_view(buf, 0);
+    for (const hsrv_node *node = router->root.child; node; node = hsrv_router_walk((hsrv_node *)node)) {
+        hsrv_router_allow_node(buf, &list, node);
+    }
+    hsrv_router_allow_add(buf, &list, hsrv_text_of("OPTIONS"));
+    return list;
+}
+
+// ===========================================================================================
+// >>timers    Deadlines.    owns: the wheels    thread: loop    uses: >>state
+// ===========================================================================================
+
+// One wheel for each duration, all deadlines of which lie within a sixteenth or so more than the duration ahead. A node
+// is looked at when its place comes up, never early and late by less than a tick. Activity does not touch the node, it
+// only stamps the connection: whoever looks at the node then finds the true deadline later and queues it again.
+
+static void hsrv_timers_init(hsrv_wheel *wheel, int duration_ms, uint64_t now) {
+    memset(wheel, 0, sizeof *wheel);
+    if (duration_ms < 0) return;
+    wheel->duration = (uint32_t)duration_ms;
+    wheel->tick = (wheel->duration + 15u) / 16u;
+    if (wheel->tick == 0) wheel->tick = 1;
+    wheel->done = now / wheel->tick;
+}
+
+static void hsrv_timers_unlink(hsrv_loop *loop, hsrv_conn *c) {
+    if (c->ring == HSRV_RINGS) return;
+    hsrv_wheel *wheel = &loop->wheels[c->ring];
+    if (c->timer_prev) c->timer_prev->timer_next = c->timer_next;
+    if (!c->timer_prev) wheel->places[c->place] = c->timer_next;
+    if (c->timer_next) c->timer_next->timer_prev = c->timer_prev;
+    if (!wheel->places[c->place]) wheel->occupied &= ~(1u << c->place);
+    c->ring = HSRV_RINGS;
+}
+
+static void hsrv_timers_link(hsrv_loop *loop, hsrv_conn *c, hsrv_ring ring, uint64_t deadline) {
+    hsrv_wheel *wheel = &loop->wheels[ring];
+    uint64_t number = (deadline + wheel->tick - 1) / wheel->tick;
+    if (number <= wheel->done) number = wheel->done + 1;
+    const uint32_t place = (uint32_t)number & (HSRV_PLACES - 1);
+    c->ring = (uint8_t)ring;
+    c->place = (uint8_t)place;
+    c->due = (uint32_t)(number * wheel->tick);
+    c->timer_prev = NULL;
+    c->timer_next = wheel->places[place];
+    if (c->timer_next) c->timer_next->timer_prev = c;
+    wheel->places[place] = c;
+    wheel->occupied |= 1u << place;
+}
+
+// Makes sure that the connection is looked at in time for a deadline of this ring. Nothing to do if that is so already,
+// which is the case for all requests but one in a while.
+static void hsrv_timers_arm(hsrv_loop *loop, hsrv_conn *c, hsrv_ring ring, uint64_t deadline) {
+    const uint64_t tick = loop->wheels[ring].tick;
+    if (tick == 0) return;
+    if (c->ring != HSRV_RINGS && (int32_t)(c->due - (uint32_t)(deadline + tick)) < 0) return;
+    hsrv_timers_unlink(loop, c);
+    hsrv_timers_link(loop, c, ring, deadline);
+}
+
+// Takes out one connection whose place has come up; NULL if there is none left.
+static hsrv_conn *hsrv_timers_take_due(hsrv_loop *loop) {
+    for (int i = 0; i < HSRV_RINGS; i++) {
+        hsrv_wheel *wheel = &loop->wheels[i];
+        if (wheel->tick == 0) continue;
+        const uint64_t current = loop->now / wheel->tick;
+        if (current > wheel->done + HSRV_PLACES) wheel->done = current - HSRV_PLACES;
+        if (wheel->occupied == 0) wheel->done = current;
+        for (; wheel->done < current; wheel->done++) {
+            hsrv_conn *c = wheel->places[(wheel->done + 1) & (HSRV_PLACES - 1)];
+            if (!c) continue;
+            hsrv_timers_unlink(loop, c);
+            return c;
+        }
+    }
+    return NULL;
+}
+
+// When the next place comes up, in ms of the loop's clock; UINT64_MAX if none is occupied.
+static uint64_t hsrv_timers_next(const hsrv_loop *loop) {
+    uint64_t next = UINT64_MAX;
+    for (int i = 0; i < HSRV_RINGS; i++) {
+        const hsrv_wheel *wheel = &loop->wheels[i];
+        if (wheel->occupied == 0) continue;
+        const unsigned shift = (unsigned)(wheel->done + 1) & (HSRV_PLACES - 1);
+        const uint32_t ahead = shift == 0
+                                   ? wheel->occupied
+                                   : wheel->occupied >> shift | wheel->occupied << (HSRV_PLACES - shift);
+        const uint64_t at = (wheel->done + 1 + (unsigned)__builtin_ctz(ahead)) * wheel->tick;
+        if (at < next) next = at;
+    }
+    return next;
+}
+
+// ===========================================================================================
+// >>output    Chain of segments; the transport.    owns: segments    thread: staging holder, chain loop
+//             uses: >>state
+// ===========================================================================================
+
+// The one place where bytes meet the socket. A transport that encrypts will stand here.
+typedef enum hsrv_io { HSRV_IO_OK, HSRV_IO_AGAIN, HSRV_IO_EOF, HSRV_IO_LOST } hsrv_io;
+
+static hsrv_io hsrv_output_status(ssize_t n, size_t *done) {
+    *done = n > 0 ? (size_t)n : 0;
+    if (n >= 0) return HSRV_IO_OK;
+    return errno == EAGAIN || errno == EWOULDBLOCK ? HSRV_IO_AGAIN : HSRV_IO_LOST;
+}
+
+static hsrv_io hsrv_output_read(int fd, char *buf, size_t size, size_t *done) {
+    ssize_t n;
+    do {
+        n = hsrv_sys_recv(fd, buf, size);
+    } while (n < 0 && errno == EINTR);
+    return n == 0 ? HSRV_IO_EOF : hsrv_output_status(n, done);
+}
+
+static hsrv_io hsrv_output_send(int fd, const char *buf, size_t len, size_t *done) {
+    ssize_t n;
+    do {
+        n = hsrv_sys_send(fd, buf, len);
+    } while (n < 0 && errno == EINTR);
+    return hsrv_output_status(n, done);
+}
+
+#    define HSRV_SEND_PIECES 32
+
+static hsrv_io hsrv_output_send_chain(int fd, const hsrv_chain *chain, size_t *asked, size_t *done) {
+    struct iovec pieces[HSRV_SEND_PIECES];
+    struct msghdr message;
+    memset(&message, 0, sizeof message);
+    message.msg_iov = pieces;
+    *asked = 0;
+    for (hsrv_segment *s = chain->first; s && message.msg_iovlen < HSRV_SEND_PIECES; s = s->next) {
+        pieces[message.msg_iovlen].iov_base = (void *)(uintptr_t)s->ptr;
+        pieces[message.msg_iovlen++].iov_len = s->len;
+        *asked += s->len;
+    }
+    ssize_t n;
+    do {
+        n = hsrv_sys_sendmsg(fd, &message);
+    } while (n < 0 && errno == EINTR);
+    return hsrv_output_status(n, done);
+}
+
+static void hsrv_output_append(hsrv_chain *chain, hsrv_segment *segment) {
+    segment->next = NULL;
+    if (chain->last) chain->last->next = segment;
+    if (!chain->last) chain->first = segment;
+    chain->last = segment;
+}
+
+// A segment with room for `size` bytes of its own, not in a chain yet; ptr is writable until it is. NULL: no memory.
+static hsrv_segment *hsrv_output_new(hsrv_memory *memory, size_t size) {
+    if (size > (size_t)PTRDIFF_MAX - sizeof(hsrv_segment)) return NULL;
+    hsrv_segment *segment = (hsrv_segment *)hsrv_memory_take(memory, sizeof *segment + size);
+    if (!segment) return NULL;
+    segment->size = sizeof *segment + size;
+    segment->ptr = (const char *)(segment + 1);
+    segment->len = size;
+    segment->release = NULL;
+    segment->release_arg = NULL;
+    return segment;
+}
+
+static void hsrv_output_drop(hsrv_memory *memory, hsrv_segment *segment) {
+    if (segment->release) segment->release(segment->release_arg);
+    hsrv_memory_give(memory, segment, segment->size);
+}
+
+// The kernel took n bytes.
+static void hsrv_output_consume(hsrv_memory *memory, hsrv_chain *chain, size_t n) {
+    while (chain->first && n >= chain->first->len) {
+        hsrv_segment *segment = chain->first;
+        n -= segment->len;
+        chain->first = segment->next;
+        if (!chain->first) chain->last = NULL;
+        hsrv_output_drop(memory, segment);
+    }
+    if (n == 0) return;
+    chain->first->ptr += n;
+    chain->first->len -= n;
+}
+
+static void hsrv_output_clear(hsrv_memory *memory, hsrv_chain *chain) {
+    while (chain->first) {
+        hsrv_segment *segment = chain->first;
+        chain->first = segment->next;
+        hsrv_output_drop(memory, segment);
+    }
+    chain->last = NULL;
+}
+
+// ===========================================================================================
+// >>loop      One event loop.    owns: epoll, lists, buffers, counters, clock    thread: loop; post any
+//             uses: >>timers >>output
+// ===========================================================================================
+
+#    define HSRV_SPARE_REQUESTS 64   // kept by a loop for the next ones
+#    define HSRV_LINGER_MS      2000 // how long a client may take to notice the end
+#    define HSRV_WAKE_SLOT \
+        (HSRV_NONE - 1) // epoll identity of the eventfd; listeners are HTTPSRV_MAX_LISTENERS below
+
+// ---- counters, log ----
+
+static size_t hsrv_loop_peer_text(const unsigned char peer[16], char text[INET6_ADDRSTRLEN]) {
+    static const unsigned char mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+    const bool is_v4 = memcmp(peer, mapped, sizeof mapped) == 0;
+    if (!inet_ntop(is_v4 ? AF_INET : AF_INET6, is_v4 ? peer + 12 : peer, text, INET6_ADDRSTRLEN)) return 0;
+    return strlen(text);
+}
+
+// Counts an item and, if somebody listens, logs it. c may be NULL.
+static void hsrv_loop_note(hsrv_loop *loop, httpsrv_log_item item, const hsrv_conn *c, int err) {
+    hsrv_platform_count(&loop->counters.items[item], 1);
+    const httpsrv_logger logger = loop->srv->config.logger.fn;
+    if (!logger) return;
+    char peer[INET6_ADDRSTRLEN];
+    httpsrv_log record;
+    record.item = item;
+    record.level = hsrv_log_item_level(item);
+    record.text = hsrv_log_item_text(item);
+    record.sys_errno = err;
+    record.reactor = loop->number;
+    record.peer = c ? hsrv_text_view(peer, hsrv_loop_peer_text(c->peer, peer)) : hsrv_text_absent();
+    logger(&record, loop->srv->config.logger.user);
+}
+
+// ---- clock ----
+
+// The block of lines that opens each 200 answer: status, Server, Date. Made once a second.
+static void hsrv_loop_make_block(hsrv_loop *loop) {
+    char *out = HSRV_APPEND(loop->block, "HTTP/1.1 200 OK\r\n");
+    const char *first_line_end = out;
+    const httpsrv_str name = hsrv_text_of(loop->srv->server_name);
+    if (name.len > 0) {
+        out = HSRV_APPEND(out, "Server: ");
+        out = hsrv_text_append(out, name);
+        out = HSRV_APPEND(out, "\r\n");
+    }
+    loop->status_line_len = (size_t)(first_line_end - loop->block);
+    loop->server_line_len = (size_t)(out - first_line_end);
+    out = HSRV_APPEND(out, "Date: ");
+    out = hsrv_text_format_date(out, loop->date_second);
+    out = HSRV_APPEND(out, "\r\n");
+    loop->status_block = hsrv_text_view(loop->block, (size_t)(out - loop->block));
+}
+
+static void hsrv_loop_look_at_clock(hsrv_loop *loop) {
+    loop->now = hsrv_sys_monotonic_ms();
+    const int64_t second = hsrv_sys_unix_seconds();
+    if (second == loop->date_second) return;
+    loop->date_second = second;
+    hsrv_loop_make_block(loop);
+}
+
+// ---- life ----
+
+static int hsrv_loop_watch(hsrv_loop *loop, int fd, uint32_t events, uint32_t generation, uint32_t slot) {
+    struct epoll_event event;
+    memset(&event, 0, sizeof event);
+    event.events = events;
+    event.data.u64 = (uint64_t)generation << 32 | slot;
+    return hsrv_sys_epoll_ctl(loop->epfd, EPOLL_CTL_ADD, fd, &event);
+}
+
+static void hsrv_loop_close_fd(int *fd) {
+    if (*fd >= 0) hsrv_sys_close(*fd);
+    *fd = -1;
+}
+
+static void hsrv_loop_free_request(hsrv_loop *loop, httpsrv_req *req) {
+    hsrv_memory_give(&loop->srv->memory, req, loop->request_size);
+}
+
+static void hsrv_loop_free(hsrv_loop *loop) {
+    hsrv_memory *memory = &loop->srv->memory;
+    while (loop->spare_requests) {
+        httpsrv_req *req = loop->spare_requests;
+        loop->spare_requests = req->next;
+        hsrv_loop_free_request(loop, req);
+    }
+    hsrv_memory_slab_free(&loop->conns);
+    hsrv_memory_give(memory, loop->input, HTTPSRV_READ_BUFFER);
+    hsrv_memory_give(memory, loop->output, HTTPSRV_WRITE_BUFFER);
+    hsrv_memory_give(memory, loop->block, loop->block_size);
+    hsrv_loop_close_fd(&loop->epfd);
+    hsrv_loop_close_fd(&loop->wakefd);
+    hsrv_loop_close_fd(&loop->reservefd);
+    hsrv_memory_give(memory, loop, sizeof *loop);
+}
+
+static void hsrv_loop_init_wheels(hsrv_loop *loop) {
+    const httpsrv_config *config = &loop->srv->config;
+    hsrv_timers_init(&loop->wheels[HSRV_RING_IDLE], config->timeout_ms.idle, loop->now);
+    hsrv_timers_init(&loop->wheels[HSRV_RING_HEAD], config->timeout_ms.head, loop->now);
+    hsrv_timers_init(&loop->wheels[HSRV_RING_BODY], config->timeout_ms.body, loop->now);
+    hsrv_timers_init(&loop->wheels[HSRV_RING_WRITE], config->timeout_ms.write, loop->now);
+    hsrv_timers_init(&loop->wheels[HSRV_RING_LINGER], HSRV_LINGER_MS, loop->now);
+}
+
+static bool hsrv_loop_take_buffers(hsrv_loop *loop, uint32_t max_conns) {
+    hsrv_memory *memory = &loop->srv->memory;
+    loop->block_size = 128 + strlen(loop->srv->server_name);
+    loop->block = (char *)hsrv_memory_take(memory, loop->block_size);
+    loop->input = (char *)hsrv_memory_take(memory, HTTPSRV_READ_BUFFER);
+    loop->output = (char *)hsrv_memory_take(memory, HTTPSRV_WRITE_BUFFER);
+    return loop->block && loop->input && loop->output &&
+           hsrv_memory_slab_init(&loop->conns, memory, sizeof(hsrv_conn), max_conns);
+}
+
+// The eventfd is edge-triggered like everything else: each write is an edge, so nobody ever has to read it.
+static bool hsrv_loop_open(hsrv_loop *loop) {
+    loop->epfd = hsrv_sys_epoll_create();
+    loop->wakefd = hsrv_sys_eventfd();
+    loop->reservefd = hsrv_sys_open_null();
+    return loop->epfd >= 0 && loop->wakefd >= 0 && loop->reservefd >= 0 &&
+           hsrv_loop_watch(loop, loop->wakefd, EPOLLIN | EPOLLET, 0, HSRV_WAKE_SLOT) == 0;
+}
+
+// NULL with *result NOMEM or SYS (errno is set). [setup]
+static hsrv_loop *hsrv_loop_new(httpsrv *srv, int number, uint32_t max_conns, httpsrv_result *result) {
+    hsrv_loop *loop = (hsrv_loop *)hsrv_memory_take_zeroed(&srv->memory, sizeof *loop);
+    *result = HTTPSRV_NOMEM;
+    if (!loop) return NULL;
+    loop->srv = srv;
+    loop->number = number;
+    loop->epfd = loop->wakefd = loop->reservefd = -1;
+    for (int i = 0; i < HTTPSRV_MAX_LISTENERS; i++) {
+        loop->listeners[i] = -1;
+    }
+    loop->request_size = HSRV_ALIGN_UP(sizeof(httpsrv_req), 16) +
+                         HSRV_ALIGN_UP((size_t)srv->config.max.headers * sizeof(httpsrv_field), 16) +
+                         HTTPSRV_REQUEST_MEMORY;
+    const bool has_buffers = hsrv_loop_take_buffers(loop, max_conns);
+    if (has_buffers) *result = HTTPSRV_SYS;
+    if (has_buffers && hsrv_loop_open(loop)) {
+        loop->date_second = -1;
+        hsrv_loop_look_at_clock(loop);
+        hsrv_loop_init_wheels(loop);
+        hsrv_queue_inbox_arm(&loop->inbox);
+        *result = HTTPSRV_OK;
+        return loop;
+    }
+    const int err = errno;
+    hsrv_loop_free(loop);
+    errno = err;
+    return NULL;
+}
+
+// ---- messages ----
+
+// Hands a message to the loop and wakes it if it sleeps and nobody has yet. [any]
+static void hsrv_loop_post(hsrv_loop *loop, hsrv_message *message) {
+    if (hsrv_queue_inbox_push(&loop->inbox, message)) hsrv_sys_eventfd_add(loop->wakefd);
+}
+
+// ---- lists ----
+
+// Asks for another look at a connection in the next turn: no edge will come for what is latched.
+static void hsrv_loop_ready(hsrv_loop *loop, hsrv_conn *c) {
+    if (c->flags & HSRV_CONN_READY) return;
+    c->flags |= HSRV_CONN_READY;
+    c->next_ready = NULL;
+    if (loop->ready_last) loop->ready_last->next_ready = c;
+    if (!loop->ready_last) loop->ready = c;
+    loop->ready_last = c;
+}
+
+static hsrv_conn *hsrv_loop_take_ready(hsrv_loop *loop) {
+    hsrv_conn *c = loop->ready;
+    if (!c) return NULL;
+    loop->ready = c->next_ready;
+    if (!loop->ready) loop->ready_last = NULL;
+    c->flags &= (uint16_t)~HSRV_CONN_READY;
+    return c;
+}
+
+// A request for a head to come; NULL when out of memory.
+static httpsrv_req *hsrv_loop_take_request(hsrv_loop *loop) {
+    const httpsrv_config *config = &loop->srv->config;
+    httpsrv_req *req = loop->spare_requests;
+    if (req) {
+        loop->spare_requests = req->next;
+        loop->num_spare--;
+        hsrv_parser_reset(&req->parser);
+        return req;
+    }
+    req = (httpsrv_req *)hsrv_memory_take(&loop->srv->memory, loop->request_size);
+    if (!req) return NULL;
+    memset(req, 0, sizeof *req);
+    httpsrv_limits limits;
+    limits.head = config->max.head;
+    limits.uri = config->max.uri;
+    limits.headers = config->max.headers;
+    limits.body = -1; // a matter of the route
+    hsrv_parser_init(&req->parser, &limits);
+    req->srv = loop->srv;
+    req->loop = loop;
+    req->head.fields = (httpsrv_field *)(void *)((char *)req + HSRV_ALIGN_UP(sizeof(httpsrv_req), 16));
+    req->head.max_fields = config->max.headers;
+    char *memory = (char *)req + loop->request_size - HTTPSRV_REQUEST_MEMORY;
+    hsrv_memory_arena_init(&req->arena, &loop->srv->memory, memory, HTTPSRV_REQUEST_MEMORY);
+    req->answer.headers_end = &req->answer.headers;
+    return req;
+}
+
+// The request's own resources are gone already, see hsrv_request_release.
+static void hsrv_loop_give_request(hsrv_loop *loop, httpsrv_req *req) {
+    if (loop->num_spare == HSRV_SPARE_REQUESTS) {
+        hsrv_loop_free_request(loop, req);
+        return;
+    }
+    req->next = loop->spare_requests;
+    loop->spare_requests = req;
+    loop->num_spare++;
+}
+
+// ===========================================================================================
+// >>request   Arena lifetime, views, decoded parts.    owns: the request's memory    thread: holder
+//             uses: >>loop
+// ===========================================================================================
+
+// Frees what a request holds and makes it fit for the next head. [loop]
+static void hsrv_request_release(hsrv_loop *loop, httpsrv_req *req) {
+    if (req->answer.release) req->answer.release(req->answer.release_arg);
+    if (req->arena.blocks) hsrv_memory_arena_free(&req->arena);
+    if (req->body_buffer.ptr) hsrv_memory_buffer_free(req->arena.memory, &req->body_buffer);
+    char *memory = (char *)req + loop->request_size - HTTPSRV_REQUEST_MEMORY;
+    hsrv_memory_arena_init(&req->arena, req->arena.memory, memory, HTTPSRV_REQUEST_MEMORY);
+    req->conn = NULL;
+    req->inline_conn = NULL;
+    req->route = NULL;
+    req->raw = NULL;
+    req->raw_len = 0;
+    req->body = req->peer_text = req->path = req->plain = hsrv_text_absent();
+    req->num_params = 0;
+    req->answered = HSRV_ANSWER_NONE;
+    req->answered_twice = false;
+    req->leaves_buffer = false;
+    memset(&req->answer, 0, sizeof req->answer);
+    req->answer.headers_end = &req->answer.headers;
+    req->trailers.fields = NULL;
+    req->trailers.num_fields = 0;
+    __atomic_store_n(&req->claim, 0u, __ATOMIC_RELAXED);
+    __atomic_store_n(&req->gone, 0u, __ATOMIC_RELAXED);
+    hsrv_loop_give_request(loop, req);
+}
+
+// Follows bytes that have moved from [old, old + len) to copy. Views of anything else stay.
+static void hsrv_request_rebase(httpsrv_str *view, const char *old, size_t len, const char *copy) {
+    const uintptr_t at = (uintptr_t)view->ptr, from = (uintptr_t)old;
+    if (view->ptr && at >= from && at <= from + len) view->ptr = copy + (at - from);
+}
+
+static void hsrv_request_rebase_all(httpsrv_req *req, const char *copy) {
+    httpsrv_head *head = &req->head;
+    httpsrv_str *views[] = {&head->method, &head->target,       &head->path, &head->query, &head->authority,
+                            &head->host,   &head->content_type, &req->path,  &req->plain};
+    for (size_t i = 0; i < sizeof views / sizeof views[0]; i++) {
+        hsrv_request_rebase(views[i], req->raw, req->raw_len, copy);
+    }
+    for (int i = 0; i < head->num_fields; i++) {
+        hsrv_request_rebase(&head->fields[i].name, req->raw, req->raw_len, copy);
+        hsrv_request_rebase(&head->fields[i].value, req->raw, req->raw_len, copy);
+    }
+    for (int i = 0; i < req->num_params; i++) {
+        hsrv_request_rebase(&req->params[i], req->raw, req->raw_len, copy);
+    }
+}
+
+// Takes the head's bytes, and the body's if they lie in the reactor's buffer too, along into the arena, because the
+// request outlives the buffer. False when out of memory; nothing has changed then. [loop]
+static bool hsrv_request_leave_buffer(httpsrv_req *req) {
+    if (req->leaves_buffer) return true;
+    const bool body_in_buffer = req->body.len > 0 && req->body.ptr != req->body_buffer.ptr;
+    const size_t body_len = body_in_buffer ? req->body.len : 0;
+    char *copy = (char *)hsrv_memory_arena_take(&req->arena, req->raw_len + body_len);
+    if (!copy) return false;
+    memcpy(copy, req->raw, req->raw_len);
+    if (body_in_buffer) {
+        memcpy(copy + req->raw_len, req->body.ptr, body_len);
+        req->body.ptr = copy + req->raw_len;
+    }
+    hsrv_request_rebase_all(req, copy);
+    req->raw = copy;
+    req->leaves_buffer = true;
+    return true;
+}
+
+// A view with its escapes decoded: the view itself if it has none, else a copy. Absent when out of memory.
+static httpsrv_str hsrv_request_decode(httpsrv_req *req, httpsrv_str s, bool plus) {
+    if (s.len == 0) return s;
+    if (!memchr(s.ptr, '%', s.len) && !(plus && memchr(s.ptr, '+', s.len))) return s;
+    char *out = (char *)hsrv_memory_arena_take(&req->arena, s.len);
+    if (!out) return hsrv_text_absent();
+    return hsrv_text_view(out, hsrv_text_decode(out, s, plus));
+}
+
+// Works out path and plain from the target. OK; SYNTAX for a path that leads above the root or holds a NUL; NOMEM.
+static httpsrv_result hsrv_request_resolve_path(httpsrv_req *req) {
+    req->path = req->plain = req->head.path;
+    if (req->head.path.ptr[0] != '/' || hsrv_text_path_is_plain(req->head.path)) return HTTPSRV_OK;
+    char *out = (char *)hsrv_memory_arena_take(&req->arena, req->head.path.len);
+    if (!out) return HTTPSRV_NOMEM;
+    const ptrdiff_t len = hsrv_text_path_resolve(out, req->head.path);
+    if (len < 0) return HTTPSRV_SYNTAX;
+    req->path = hsrv_text_view(out, (size_t)len);
+    req->plain = hsrv_request_decode(req, req->path, false);
+    return req->plain.ptr ? HTTPSRV_OK : HTTPSRV_NOMEM;
+}
+
+static httpsrv_str hsrv_request_header(const httpsrv_req *req, httpsrv_str name) {
+    for (int i = 0; i < req->head.num_fields; i++) {
+        if (hsrv_text_equal_nocase(req->head.fields[i].name, name)) return req->head.fields[i].value;
+    }
+    return hsrv_text_absent();
+}
+
+static httpsrv_str hsrv_request_param(const httpsrv_req *req, httpsrv_str name) {
+    for (int i = 0; i < req->num_params; i++) {
+        if (hsrv_text_equal(req->route->params[i], name)) return req->params[i];
+    }
+    return hsrv_text_absent();
+}
+
+static httpsrv_str hsrv_request_query(httpsrv_req *req, httpsrv_str name) {
+    const httpsrv_str query = req->head.query;
+    for (size_t i = 0; i < query.len;) {
+        size_t end = i;
+        while (end < query.len && query.ptr[end] != '&') {
+            end++;
+        }
+        const char *equals = (const char *)memchr(query.ptr + i, '=', end - i);
+        const size_t key_end = equals ? (size_t)(equals - query.ptr) : end;
+        if (hsrv_text_decoded_equal(hsrv_text_view(query.ptr + i, key_end - i), name, true)) {
+            const size_t start = equals ? key_end + 1 : end;
+            return hsrv_request_decode(req, hsrv_text_view(query.ptr + start, end - start), true);
+        }
+        i = end + 1;
+    }
+    return hsrv_text_absent();
+}
+
+static httpsrv_str hsrv_request_peer(httpsrv_req *req) {
+    if (req->peer_text.ptr) return req->peer_text;
+    char text[INET6_ADDRSTRLEN];
+    const size_t len = hsrv_loop_peer_text(req->peer, text);
+    req->peer_text = hsrv_memory_arena_copy(&req->arena, hsrv_text_view(text, len));
+    return req->peer_text;
+}
+
+// ===========================================================================================
+// >>conn      Read, write, linger, close of one connection.    owns: the connection    thread: loop
+//             uses: >>request
+// ===========================================================================================
+
+#    define HSRV_MAX_DISCARD \
+        262144u // bytes of an unread body, or behind the last answer, that are dropped before the end
+#    define HSRV_TURN_BYTES    262144u // that one connection may read, or write, in a turn
+#    define HSRV_TRAILER_BYTES ((size_t)HSRV_MAX_SERVER_TRAILERS * sizeof(httpsrv_field))
+
+// NULL when there is no memory, or no slot.
+static hsrv_conn *hsrv_conn_new(hsrv_loop *loop, int fd) {
+    uint32_t slot;
+    hsrv_conn *c = (hsrv_conn *)hsrv_memory_slab_take(&loop->conns, &slot);
+    if (!c) return NULL;
+    memset(c, 0, sizeof *c);
+    c->fd = fd;
+    c->slot = slot;
+    if (++loop->generation == 0) loop->generation = 1;
+    c->generation = loop->generation;
+    c->stamp = (uint32_t)loop->now;
+    c->state = HSRV_CONN_IDLE;
+    c->flags = HSRV_CONN_WRITABLE;
+    c->ring = HSRV_RINGS;
+    return c;
+}
+
+// The connection that an event is about; NULL if that one is gone and another may have its slot.
+static hsrv_conn *hsrv_conn_find(hsrv_loop *loop, uint32_t slot, uint32_t generation) {
+    if (!hsrv_memory_slab_used(&loop->conns, slot)) return NULL;
+    hsrv_conn *c = (hsrv_conn *)hsrv_memory_slab_at(&loop->conns, slot);
+    return c->generation == generation && c->state != HSRV_CONN_CLOSED ? c : NULL;
+}
+
+static void hsrv_conn_free_input(hsrv_loop *loop, hsrv_conn *c) {
+    hsrv_memory_give(&loop->srv->memory, c->in, c->in ? sizeof *c->in + c->in->cap : 0);
+    c->in = NULL;
+}
+
+// Puts a connection on the closing list. Its memory stays until the end of the turn, whoever still points to it.
+static void hsrv_conn_close(hsrv_loop *loop, hsrv_conn *c) {
+    if (c->state == HSRV_CONN_CLOSED) return;
+    c->state = HSRV_CONN_CLOSED;
+    c->next_closing = loop->closing;
+    loop->closing = c;
+}
+
+// Lets go of the request. One that a worker has becomes an orphan, to be freed when it comes back.
+static void hsrv_conn_drop_request(hsrv_loop *loop, hsrv_conn *c) {
+    httpsrv_req *req = c->req;
+    if (!req) return;
+    c->req = NULL;
+    if (req->conn != c) { // no worker has it
+        hsrv_request_release(loop, req);
+        return;
+    }
+    req->conn = NULL;
+    loop->num_orphans++;
+    __atomic_store_n(&req->gone, 1u, __ATOMIC_RELAXED);
+}
+
+// The end of a connection on the closing list.
+static void hsrv_conn_free(hsrv_loop *loop, hsrv_conn *c) {
+    hsrv_timers_unlink(loop, c);
+    hsrv_conn_drop_request(loop, c);
+    hsrv_conn_free_input(loop, c);
+    hsrv_output_clear(&loop->srv->memory, &c->out);
+    hsrv_sys_close(c->fd);
+    if (c->flags & HSRV_CONN_REFUSED)
+        loop->refusals--;
+    else
+        __atomic_fetch_sub(&loop->srv->connections, 1u, __ATOMIC_RELAXED);
+    hsrv_platform_count(&loop->counters.open, (size_t)-1);
+    hsrv_memory_slab_give(&loop->conns, c->slot);
+}
+
+// ---- output ----
+
+// What the kernel did not take of the shared output buffer goes to the connection's own chain.
+static void hsrv_conn_keep_output(hsrv_loop *loop, hsrv_conn *c, size_t sent) {
+    const size_t rest = loop->output_len - sent;
+    loop->output_len = 0;
+    if (rest == 0) return;
+    hsrv_segment *segment = hsrv_output_new(&loop->srv->memory, rest);
+    if (!segment) { // the answer is torn, and there is no way to say so but to end it
+        hsrv_loop_note(loop, HTTPSRV_LOG_NO_MEMORY, c, 0);
+        c->flags |= HSRV_CONN_LOST;
+        return;
+    }
+    memcpy(segment + 1, loop->output + sent, rest);
+    hsrv_output_append(&c->out, segment);
+}
+
+static void hsrv_conn_after_send(hsrv_loop *loop, hsrv_conn *c, hsrv_io io, size_t asked, size_t done) {
+    if (io == HSRV_IO_LOST) c->flags |= HSRV_CONN_LOST;
+    if (done < asked) c->flags &= (uint16_t)~HSRV_CONN_WRITABLE; // an edge will tell
+    if (done == 0) return;
+    c->stamp = (uint32_t)loop->now;
+    hsrv_platform_count(&loop->counters.bytes_out, done);
+}
+
+static void hsrv_conn_flush_chain(hsrv_loop *loop, hsrv_conn *c) {
+    size_t budget = HSRV_TURN_BYTES * 4;
+    while (c->out.first && (c->flags & (HSRV_CONN_WRITABLE | HSRV_CONN_LOST)) == HSRV_CONN_WRITABLE) {
+        if (budget == 0) {
+            hsrv_loop_ready(loop, c);
+            return;
+        }
+        size_t asked, done;
+        const hsrv_io io = hsrv_output_send_chain(c->fd, &c->out, &asked, &done);
+        hsrv_conn_after_send(loop, c, io, asked, done);
+        hsrv_output_consume(&loop->srv->memory, &c->out, done);
+        budget -= done < budget ? done : budget;
+    }
+}
+
+// Sends what is queued, first the connection's own chain, then the shared buffer, which is empty afterwards.
+static void hsrv_conn_flush(hsrv_loop *loop, hsrv_conn *c) {
+    if (c->out.first) {
+        hsrv_conn_keep_output(loop, c, 0);
+        hsrv_conn_flush_chain(loop, c);
+        return;
+    }
+    if (loop->output_len == 0) return;
+    size_t done = 0;
+    if (c->flags & HSRV_CONN_LOST) {
+        loop->output_len = 0;
+        return;
+    }
+    if (c->flags & HSRV_CONN_WRITABLE) {
+        const size_t asked = loop->output_len;
+        const hsrv_io io = hsrv_output_send(c->fd, loop->output, asked, &done);
+        hsrv_conn_after_send(loop, c, io, asked, done);
+        if (io == HSRV_IO_LOST) done = asked;
+    }
+    hsrv_conn_keep_output(loop, c, done);
+}
+
+// `size` bytes of the shared output buffer, after a flush if need be; NULL if they can never fit.
+static char *hsrv_conn_reserve(hsrv_loop *loop, hsrv_conn *c, size_t size) {
+    if (size > HTTPSRV_WRITE_BUFFER) return NULL;
+    if (size > HTTPSRV_WRITE_BUFFER - loop->output_len) hsrv_conn_flush(loop, c);
+    return loop->output + loop->output_len;
+}
+
+// ---- input ----
+
+// The window is the unparsed input of the connection being served: in its own buffer, or in the shared one.
+static void hsrv_conn_open_window(hsrv_loop *loop, hsrv_conn *c) {
+    loop->window = c->in ? (const char *)(c->in + 1) + c->in->off : loop->input;
+    loop->window_len = c->in ? c->in->len - c->in->off : 0;
+    loop->read_budget = HSRV_TURN_BYTES;
+}
+
+static void hsrv_conn_use(hsrv_loop *loop, hsrv_conn *c, size_t n) {
+    loop->window += n;
+    loop->window_len -= n;
+    if (c->in) c->in->off += n;
+}
+
+// Gives the connection an input buffer of its own with room behind the window. False when out of memory.
+static bool hsrv_conn_own_input(hsrv_loop *loop, hsrv_conn *c, size_t room) {
+    size_t cap = 1024;
+    while (cap < loop->window_len + room) {
+        cap *= 2;
+    }
+    hsrv_input *in = (hsrv_input *)hsrv_memory_take(&loop->srv->memory, sizeof *in + cap);
+    if (!in) return false;
+    in->cap = cap;
+    in->off = 0;
+    in->len = loop->window_len;
+    if (in->len > 0) memcpy(in + 1, loop->window, in->len);
+    hsrv_conn_free_input(loop, c);
+    c->in = in;
+    loop->window = (const char *)(in + 1);
+    return true;
+}
+
+// Where the next bytes go: into the shared buffer while nothing is left over, else behind the rest in a buffer of the
+// connection's own, which doubles when it is full and whose size is bounded by that of a head.
+static char *hsrv_conn_read_place(hsrv_loop *loop, hsrv_conn *c, size_t *room) {
+    if (loop->window_len == 0) {
+        hsrv_conn_free_input(loop, c);
+        loop->window = loop->input;
+        *room = HTTPSRV_READ_BUFFER;
+        return loop->input;
+    }
+    if ((!c->in || c->in->len == c->in->cap) && !hsrv_conn_own_input(loop, c, loop->window_len)) return NULL;
+    *room = c->in->cap - c->in->len;
+    return (char *)(c->in + 1) + c->in->len;
+}
+
+// A short read says that the socket is drained, so no second call is spent on EAGAIN. If the client's FIN was seen
+// before, then a short read also says that all its bytes are here.
+static void hsrv_conn_after_read(hsrv_loop *loop, hsrv_conn *c, size_t room, size_t n) {
+    loop->window_len += n;
+    loop->read_budget -= n < loop->read_budget ? n : loop->read_budget;
+    if (c->in) c->in->len += n;
+    hsrv_platform_count(&loop->counters.bytes_in, n);
+    if (c->state != HSRV_CONN_HEAD) c->stamp = (uint32_t)loop->now; // a head's time runs from its first byte
+    if (n == room) return;
+    c->flags &= (uint16_t)~HSRV_CONN_READABLE;
+    if (c->flags & HSRV_CONN_FIN) c->flags |= HSRV_CONN_EOF;
+}
+
+static hsrv_event hsrv_conn_read(hsrv_loop *loop, hsrv_conn *c) {
+    size_t room, n;
+    char *place = hsrv_conn_read_place(loop, c, &room);
+    if (!place) return HSRV_EVENT_NOMEM;
+    switch (hsrv_output_read(c->fd, place, room, &n)) {
+    case HSRV_IO_OK: hsrv_conn_after_read(loop, c, room, n); break;
+    case HSRV_IO_AGAIN: c->flags &= (uint16_t)~HSRV_CONN_READABLE; break;
+    case HSRV_IO_EOF:
+        c->flags = (uint16_t)((c->flags & ~HSRV_CONN_READABLE) | HSRV_CONN_FIN | HSRV_CONN_EOF);
+        break;
+    case HSRV_IO_LOST: c->flags |= HSRV_CONN_LOST; break;
+    }
+    return HSRV_EVENT_SERVE;
+}
+
+// Keeps what could not be used yet, since the shared buffer is about to serve another connection. False: no memory.
+static bool hsrv_conn_close_window(hsrv_loop *loop, hsrv_conn *c) {
+    if (loop->window_len == 0) {
+        if (c->in) hsrv_conn_free_input(loop, c);
+        return true;
+    }
+    return c->in || hsrv_conn_own_input(loop, c, 0);
+}
+
+// ---- progress ----
+
+static hsrv_event hsrv_conn_parse_head(hsrv_loop *loop, hsrv_conn *c) {
+    if (loop->window_len == 0) return HSRV_EVENT_SERVE;
+    if (!c->req) c->req = hsrv_loop_take_request(loop);
+    if (!c->req) return HSRV_EVENT_NOMEM;
+    httpsrv_req *req = c->req;
+    const ptrdiff_t n = hsrv_parser_head(&req->parser, loop->window, loop->window_len, &req->head);
+    if (n < 0) return HSRV_EVENT_BAD;
+    if (n == 0) {
+        if (c->state == HSRV_CONN_IDLE) c->stamp = (uint32_t)loop->now;
+        c->state = HSRV_CONN_HEAD;
+        return HSRV_EVENT_SERVE;
+    }
+    req->raw = loop->window;
+    req->raw_len = (size_t)n;
+    hsrv_conn_use(loop, c, (size_t)n);
+    return HSRV_EVENT_HEAD;
+}
+
+// A body that came whole with its head stays where it is. Only with a Content-Length: chunks have frames in between.
+static bool hsrv_conn_body_in_window(hsrv_loop *loop, hsrv_conn *c) {
+    httpsrv_req *req = c->req;
+    if (req->head.chunked || (uint64_t)req->head.content_length > loop->window_len) return false;
+    const ptrdiff_t n = hsrv_parser_body(&req->parser, loop->window, loop->window_len, &req->body);
+    hsrv_conn_use(loop, c, (size_t)n);
+    return true;
+}
+
+static hsrv_event hsrv_conn_parse_trailers(hsrv_loop *loop, hsrv_conn *c) {
+    httpsrv_req *req = c->req;
+    if (!req->trailers.fields) {
+        req->trailers.fields = (httpsrv_field *)hsrv_memory_arena_take(&req->arena, HSRV_TRAILER_BYTES);
+        req->trailers.max_fields = HSRV_MAX_SERVER_TRAILERS;
+        if (!req->trailers.fields) return HSRV_EVENT_NOMEM;
+    }
+    const ptrdiff_t n = hsrv_parser_trailers(&req->parser, loop->window, loop->window_len, &req->trailers);
+    if (n < 0) return HSRV_EVENT_BAD;
+    hsrv_conn_use(loop, c, (size_t)n);
+    return HSRV_EVENT_SERVE;
+}
+
+static hsrv_event hsrv_conn_parse_body(hsrv_loop *loop, hsrv_conn *c) {
+    httpsrv_req *req = c->req;
+    while (loop->window_len > 0 && req->parser.phase == HTTPSRV_PHASE_BODY) {
+        httpsrv_str piece;
+        const ptrdiff_t n = hsrv_parser_body(&req->parser, loop->window, loop->window_len, &piece);
+        if (n < 0) return HSRV_EVENT_BAD;
+        hsrv_conn_use(loop, c, (size_t)n);
+        if (c->state == HSRV_CONN_DISCARD) {
+            c->discarded += (uint32_t)n;
+            if (c->discarded > HSRV_MAX_DISCARD) return HSRV_EVENT_OVER;
+        } else if (!hsrv_memory_buffer_append(&loop->srv->memory, &req->body_buffer, piece.ptr, piece.len)) {
+            return HSRV_EVENT_NOMEM;
+        }
+    }
+    if (loop->window_len > 0 && req->parser.phase == HTTPSRV_PHASE_TRAILERS) {
+        const hsrv_event event = hsrv_conn_parse_trailers(loop, c);
+        if (event != HSRV_EVENT_SERVE) return event;
+    }
+    return req->parser.phase == HTTPSRV_PHASE_DONE ? HSRV_EVENT_BODY : HSRV_EVENT_SERVE;
+}
+
+static hsrv_event hsrv_conn_drop_input(hsrv_loop *loop, hsrv_conn *c) {
+    c->discarded += (uint32_t)loop->window_len;
+    hsrv_conn_use(loop, c, loop->window_len);
+    return c->discarded > HSRV_MAX_DISCARD ? HSRV_EVENT_OVER : HSRV_EVENT_SERVE;
+}
+
+// Uses up what is in the window. SERVE means that more input is needed.
+static hsrv_event hsrv_conn_parse(hsrv_loop *loop, hsrv_conn *c) {
+    switch ((hsrv_conn_state)c->state) {
+    case HSRV_CONN_IDLE:
+    case HSRV_CONN_HEAD: return hsrv_conn_parse_head(loop, c);
+    case HSRV_CONN_BODY:
+    case HSRV_CONN_DISCARD: return hsrv_conn_parse_body(loop, c);
+    case HSRV_CONN_LINGER: return hsrv_conn_drop_input(loop, c);
+    default: return HSRV_EVENT_NONE;
+    }
+}
+
+// What happens next on a connection: parses, reads and sends until something has to be decided or nothing moves.
+// Nothing is read while output is waiting, or while a request is with its handler: that is the back-pressure.
+static hsrv_event hsrv_conn_next(hsrv_loop *loop, hsrv_conn *c) {
+    for (;;) {
+        if (c->flags & HSRV_CONN_LOST) return HSRV_EVENT_LOST;
+        if (c->out.first) {
+            hsrv_conn_flush(loop, c);
+            if (c->flags & HSRV_CONN_LOST) return HSRV_EVENT_LOST;
+            if (c->out.first) return HSRV_EVENT_NONE;
+        }
+        hsrv_event event = hsrv_conn_parse(loop, c);
+        if (event != HSRV_EVENT_SERVE) return event;
+        if (c->flags & HSRV_CONN_EOF) return HSRV_EVENT_END;
+        if (!(c->flags & HSRV_CONN_READABLE)) return HSRV_EVENT_NONE;
+        if (loop->read_budget == 0) {
+            hsrv_loop_ready(loop, c);
+            return HSRV_EVENT_NONE;
+        }
+        if (loop->output_len > 0) { // what was read is answered: one send, before anything else is read
+            hsrv_conn_flush(loop, c);
+            continue;
+        }
+        event = hsrv_conn_read(loop, c);
+        if (event != HSRV_EVENT_SERVE) return event;
+    }
+}
+
+// After the last answer: says so to the client, then waits for it to close, or closes at once where nobody could lose
+// anything by it. Closing with unread input would make the kernel send RST, which can destroy the answer on its way.
+static void hsrv_conn_finish(hsrv_loop *loop, hsrv_conn *c) {
+    if ((c->flags & HSRV_CONN_CURT) || (c->flags & HSRV_CONN_EOF) || hsrv_sys_shutdown_write(c->fd) != 0) {
+        hsrv_conn_close(loop, c);
+        return;
+    }
+    c->state = HSRV_CONN_LINGER;
+    c->stamp = (uint32_t)loop->now;
+    c->discarded = 0;
+    hsrv_conn_drop_request(loop, c);
+}
+
+// ---- deadlines ----
+
+// Which deadline counts in the present state; HSRV_RINGS for none.
+static hsrv_ring hsrv_conn_ring(const hsrv_conn *c) {
+    if (c->state == HSRV_CONN_LINGER) return HSRV_RING_LINGER;
+    if (c->out.first) return HSRV_RING_WRITE;
+    switch ((hsrv_conn_state)c->state) {
+    case HSRV_CONN_IDLE: return HSRV_RING_IDLE;
+    case HSRV_CONN_HEAD: return HSRV_RING_HEAD;
+    case HSRV_CONN_BODY:
+    case HSRV_CONN_DISCARD: return HSRV_RING_BODY;
+    default: return HSRV_RINGS;
+    }
+}
+
+// In ms of the loop's clock. Stamps are kept as the low half of it, and are never 49 days old.
+static uint64_t hsrv_conn_deadline(const hsrv_loop *loop, const hsrv_conn *c, hsrv_ring ring) {
+    return loop->now - (uint32_t)((uint32_t)loop->now - c->stamp) + loop->wheels[ring].duration;
+}
+
+static void hsrv_conn_arm(hsrv_loop *loop, hsrv_conn *c) {
+    const hsrv_ring ring = hsrv_conn_ring(c);
+    if (ring != HSRV_RINGS) hsrv_timers_arm(loop, c, ring, hsrv_conn_deadline(loop, c, ring));
+}
+
+// ===========================================================================================
+// >>emit      Answers as HTTP/1.1 bytes.    owns: nothing    thread: loop    uses: >>conn
+// ===========================================================================================
+
+#    define HSRV_BORROW_FROM \
+        8192u // bytes from which on a borrowed body is sent from where it lies rather than copied
+
+// What the request and the moment say about how an answer goes out.
+typedef struct hsrv_manner {
+    bool head_only;      // HEAD
+    bool close;          // the connection ends with it
+    bool say_keep_alive; // a client of HTTP/1.0 has to be told
+} hsrv_manner;
+
+static hsrv_manner hsrv_emit_manner(const hsrv_loop *loop, const hsrv_conn *c, const httpsrv_req *req) {
+    const int max_requests = loop->srv->config.max.requests;
+    hsrv_manner how;
+    how.head_only = req->head.method_id == HTTPSRV_METHOD_HEAD;
+    how.close = !req->head.keep_alive || loop->phase != HSRV_LOOP_RUN ||
+                (max_requests >= 0 && c->served + 1 >= (uint32_t)max_requests);
+    how.say_keep_alive = !how.close && req->head.version_minor == 0;
+    return how;
+}
+
+// RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5.
+static inline bool hsrv_emit_has_length(int status) {
+    return status != 204 && status != 304;
+}
+
+static inline bool hsrv_emit_has_body(int status, const hsrv_manner *how) {
+    return hsrv_emit_has_length(status) && status != 205 && !how->head_only;
+}
+
+// Upper bound of the head's size; SIZE_MAX if it does not fit a size.
+static size_t hsrv_emit_head_size(const hsrv_loop *loop, const hsrv_answer *answer) {
+    size_t size = loop->status_block.len + 192 + answer->type.len;
+    for (const hsrv_header *h = answer->headers; h; h = h->next) {
+        if (h->name.len + h->value.len + 4 > SIZE_MAX / 2 - size) return SIZE_MAX;
+        size += h->name.len + h->value.len + 4;
+    }
+    return size;
+}
+
+static char *hsrv_emit_status_line(char *out, int status) {
+    out = HSRV_APPEND(out, "HTTP/1.1 ");
+    out = hsrv_text_format_number(out, (uint64_t)status);
+    *out++ = ' ';
+    out = hsrv_text_append(out, hsrv_text_phrase(status));
+    return HSRV_APPEND(out, "\r\n");
+}
+
+// Status line, Server, Date. Nearly always the cached block as a whole.
+static char *hsrv_emit_opening(char *out, const hsrv_loop *loop, const hsrv_answer *answer) {
+    const httpsrv_str block = loop->status_block;
+    const bool own = answer->own_server || answer->own_date;
+    if (HSRV_LIKELY(answer->status == 200 && !own)) return hsrv_text_append(out, block);
+    out = hsrv_emit_status_line(out, answer->status);
+    const size_t server = loop->status_line_len, date = server + loop->server_line_len;
+    if (!answer->own_server) out = hsrv_text_append(out, hsrv_text_view(block.ptr + server, date - server));
+    if (!answer->own_date) out = hsrv_text_append(out, hsrv_text_view(block.ptr + date, block.len - date));
+    return out;
+}
+
+static char *hsrv_emit_field(char *out, httpsrv_str name, httpsrv_str value) {
+    out = hsrv_text_append(out, name);
+    out = HSRV_APPEND(out, ": ");
+    out = hsrv_text_append(out, value);
+    return HSRV_APPEND(out, "\r\n");
+}
+
+// Content-Length is always known here: an answer that is one piece is never chunked.
+static char *hsrv_emit_head(char *out, const hsrv_loop *loop, const hsrv_answer *answer,
+                            const hsrv_manner *how) {
+    const bool has_length = hsrv_emit_has_length(answer->status);
+    out = hsrv_emit_opening(out, loop, answer);
+    if (answer->type.ptr && has_length) {
+        out = HSRV_APPEND(out, "Content-Type: ");
+        out = hsrv_text_append(out, answer->type);
+        out = HSRV_APPEND(out, "\r\n");
+    }
+    const bool replaced =
+        answer->own_type && answer->type.ptr; // a type by argument wins over one set as a field
+    for (const hsrv_header *h = answer->headers; h; h = h->next) {
+        if (replaced && hsrv_text_equal_nocase(h->name, hsrv_text_of("content-type"))) continue;
+        out = hsrv_emit_field(out, h->name, h->value);
+    }
+    if (has_length) {
+        out = HSRV_APPEND(out, "Content-Length: ");
+        out = hsrv_text_format_number(out, answer->status == 205 ? 0 : answer->body.len);
+        out = HSRV_APPEND(out, "\r\n");
+    }
+    if (how->close) out = HSRV_APPEND(out, "Connection: close\r\n");
+    if (how->say_keep_alive) out = HSRV_APPEND(out, "Connection: keep-alive\r\n");
+    return HSRV_APPEND(out, "\r\n");
+}
+
+// The body's owner is done with it.
+static void hsrv_emit_release(hsrv_answer *answer) {
+    if (answer->release) answer->release(answer->release_arg);
+    answer->release = NULL;
+}
+
+// A segment that borrows the body from where it lies.
+static hsrv_segment *hsrv_emit_borrow(hsrv_loop *loop, hsrv_answer *answer) {
+    hsrv_segment *segment = hsrv_output_new(&loop->srv->memory, 0);
+    if (!segment) return NULL;
+    segment->ptr = answer->body.ptr;
+    segment->len = answer->body.len;
+    segment->release = answer->release;
+    segment->release_arg = answer->release_arg;
+    answer->release = NULL;
+    return segment;
+}
+
+// An answer that is too large for the shared buffer: head and body go to the chain, the body copied or borrowed.
+static httpsrv_result hsrv_emit_large(hsrv_loop *loop, hsrv_conn *c, hsrv_answer *answer,
+                                      const hsrv_manner *how, size_t head_size, bool with_body) {
+    const bool borrow = with_body && answer->release;
+    const size_t copied = with_body && !borrow ? answer->body.len : 0;
+    if (copied > (size_t)PTRDIFF_MAX || head_size > (size_t)PTRDIFF_MAX) return HTTPSRV_NOMEM;
+    hsrv_segment *head = hsrv_output_new(&loop->srv->memory, head_size + copied);
+    if (!head) return HTTPSRV_NOMEM;
+    hsrv_segment *body = borrow ? hsrv_emit_borrow(loop, answer) : NULL;
+    if (borrow && !body) {
+        hsrv_output_drop(&loop->srv->memory, head);
+        return HTTPSRV_NOMEM;
+    }
+    char *end = hsrv_emit_head((char *)(head + 1), loop, answer, how);
+    if (copied > 0) end = hsrv_text_append(end, answer->body);
+    head->len = (size_t)(end - head->ptr);
+    hsrv_conn_keep_output(loop, c, 0); // answers before this one keep their place
+    hsrv_output_append(&c->out, head);
+    if (body) hsrv_output_append(&c->out, body);
+    return HTTPSRV_OK;
+}
+
+static void hsrv_emit_count(hsrv_loop *loop, hsrv_conn *c, int status) {
+    c->served++;
+    hsrv_platform_count(&loop->counters.answers[0], 1);
+    hsrv_platform_count(&loop->counters.answers[status / 100], 1);
+    if (loop->phase != HSRV_LOOP_RUN) hsrv_platform_count(&loop->counters.finished, 1);
+}
+
+// Queues a whole answer. OK: it is on its way, and the body released or borrowed. NOMEM: nothing has happened.
+static httpsrv_result hsrv_emit_answer(hsrv_loop *loop, hsrv_conn *c, hsrv_answer *answer,
+                                       const hsrv_manner *how) {
+    const bool with_body = hsrv_emit_has_body(answer->status, how) && answer->body.len > 0;
+    const size_t head_size = hsrv_emit_head_size(loop, answer);
+    const size_t copied = with_body ? answer->body.len : 0;
+    const bool large = (answer->release && copied >= HSRV_BORROW_FROM) || copied > HTTPSRV_WRITE_BUFFER ||
+                       head_size > HTTPSRV_WRITE_BUFFER - copied;
+    if (large) {
+        const httpsrv_result result = hsrv_emit_large(loop, c, answer, how, head_size, with_body);
+        if (result != HTTPSRV_OK) return result;
+    } else {
+        char *out = hsrv_conn_reserve(loop, c, head_size + copied);
+        out = hsrv_emit_head(out, loop, answer, how);
+        if (copied > 0) out = hsrv_text_append(out, answer->body);
+        loop->output_len = (size_t)(out - loop->output);
+    }
+    hsrv_emit_release(answer);
+    hsrv_emit_count(loop, c, answer->status);
+    if (how->close) c->flags |= HSRV_CONN_ENDING;
+    return HTTPSRV_OK;
+}
+
+// RFC 9110 section 15.2.1: the client may send its body now.
+static void hsrv_emit_continue(hsrv_loop *loop, hsrv_conn *c) {
+    char *out = hsrv_conn_reserve(loop, c, 32);
+    out = HSRV_APPEND(out, "HTTP/1.1 100 Continue\r\n\r\n");
+    loop->output_len = (size_t)(out - loop->output);
+}
+
+// ===========================================================================================
+// >>response  Status, fields, whole answers.    owns: the answer being made    thread: holder    uses: >>emit
+// ===========================================================================================
+
+static bool hsrv_response_value_valid(httpsrv_str value) {
+    return value.len == 0 || (value.ptr && hsrv_text_all(value, HSRV_VALUE));
+}
+
+// Fields that frame the message are the server's own business: a handler's could only contradict them.
+static bool hsrv_response_name_valid(httpsrv_str name) {
+    return hsrv_text_all(name, HSRV_TOKEN) && !hsrv_text_equal_nocase(name, hsrv_text_of("content-length")) &&
+           !hsrv_text_equal_nocase(name, hsrv_text_of("transfer-encoding"));
+}
+
+static bool hsrv_response_is_connection(httpsrv_str name) {
+    return hsrv_text_equal_nocase(name, hsrv_text_of("connection"));
+}
+
+// Only "close" makes sense; the server then says it itself.
+static httpsrv_result hsrv_response_connection(httpsrv_req *req, httpsrv_str value) {
+    if (!hsrv_text_equal_nocase(value, hsrv_text_of("close"))) return HTTPSRV_ARG;
+    req->head.keep_alive = false;
+    return HTTPSRV_OK;
+}
+
+static httpsrv_result hsrv_response_add(httpsrv_req *req, httpsrv_str name, httpsrv_str value) {
+    if (req->answered != HSRV_ANSWER_NONE) return HTTPSRV_STATE;
+    if (!hsrv_response_name_valid(name) || !hsrv_response_value_valid(value)) return HTTPSRV_ARG;
+    if (hsrv_response_is_connection(name)) return hsrv_response_connection(req, value);
+    hsrv_header *header = (hsrv_header *)hsrv_memory_arena_take(&req->arena, sizeof *header);
+    if (!header) return HTTPSRV_NOMEM;
+    header->next = NULL;
+    header->name = hsrv_memory_arena_copy(&req->arena, name);
+    header->value = hsrv_memory_arena_copy(&req->arena, value);
+    if (!header->name.ptr || !header->value.ptr) return HTTPSRV_NOMEM;
+    if (hsrv_text_equal_nocase(name, hsrv_text_of("server"))) req->answer.own_server = true;
+    if (hsrv_text_equal_nocase(name, hsrv_text_of("date"))) req->answer.own_date = true;
+    if (hsrv_text_equal_nocase(name, hsrv_text_of("content-type"))) req->answer.own_type = true;
+    *req->answer.headers_end = header;
+    req->answer.headers_end = &header->next;
+    return HTTPSRV_OK;
+}
+
+// Adds first and removes the others then, so that a failure changes nothing.
+static httpsrv_result hsrv_response_set(httpsrv_req *req, httpsrv_str name, httpsrv_str value) {
+    hsrv_header **end = req->answer.headers_end;
+    const httpsrv_result result = hsrv_response_add(req, name, value);
+    if (result != HTTPSRV_OK || end == req->answer.headers_end) return result;
+    const hsrv_header *added = *end;
+    hsrv_header **link = &req->answer.headers;
+    while (*link != added) {
+        if (hsrv_text_equal_nocase((*link)->name, added->name))
+            *link = (*link)->next;
+        else
+            link = &(*link)->next;
+    }
+    return HTTPSRV_OK;
+}
+
+// A body on its way home from a worker that is too large for the arena; released like one of the application's.
+typedef struct hsrv_parcel {
+    hsrv_memory *memory;
+    size_t size;
+} hsrv_parcel;
+
+static void hsrv_response_release_parcel(void *arg) {
+    hsrv_parcel *parcel = (hsrv_parcel *)arg;
+    hsrv_memory_give(parcel->memory, parcel, parcel->size);
+}
+
+static bool hsrv_response_pack(httpsrv_req *req, hsrv_answer *answer) {
+    if (answer->body.len > (size_t)PTRDIFF_MAX - sizeof(hsrv_parcel)) return false;
+    const size_t size = sizeof(hsrv_parcel) + answer->body.len;
+    hsrv_parcel *parcel = (hsrv_parcel *)hsrv_memory_take(req->arena.memory, size);
+    if (!parcel) return false;
+    parcel->memory = req->arena.memory;
+    parcel->size = size;
+    memcpy(parcel + 1, answer->body.ptr, answer->body.len);
+    answer->body.ptr = (const char *)(parcel + 1);
+    answer->release = hsrv_response_release_parcel;
+    answer->release_arg = parcel;
+    return true;
+}
+
+// On a worker the answer waits in the request, in memory of its own. Body last: it is what has to be undone.
+static httpsrv_result hsrv_response_stage(httpsrv_req *req, hsrv_answer *answer) {
+    const bool has_type = answer->type.ptr != NULL;
+    if (has_type) answer->type = hsrv_memory_arena_copy(&req->arena, answer->type);
+    if (has_type && !answer->type.ptr) return HTTPSRV_NOMEM;
+    if (!answer->release && answer->body.len > 0) {
+        if (answer->body.len > HSRV_BLOCK_SIZE) {
+            if (!hsrv_response_pack(req, answer)) return HTTPSRV_NOMEM;
+        } else {
+            answer->body = hsrv_memory_arena_copy(&req->arena, answer->body);
+            if (!answer->body.ptr) return HTTPSRV_NOMEM;
+        }
+    }
+    req->answer = *answer;
+    if (!answer->headers) req->answer.headers_end = &req->answer.headers;
+    req->answered = HSRV_ANSWER_STAGED;
+    return HTTPSRV_OK;
+}
+
+static bool hsrv_response_gone(const httpsrv_req *req) {
+    if (req->inline_conn) return (req->inline_conn->flags & HSRV_CONN_LOST) != 0;
+    return __atomic_load_n(&req->gone, __ATOMIC_RELAXED) != 0;
+}
+
+// The answer itself: bytes at once on the reactor, staged on a worker.
+static httpsrv_result hsrv_response_give(httpsrv_req *req, hsrv_answer *answer) {
+    if (hsrv_response_gone(req)) {
+        req->answered = HSRV_ANSWER_SENT;
+        return HTTPSRV_GONE;
+    }
+    if (!req->inline_conn) return hsrv_response_stage(req, answer);
+    const hsrv_manner how = hsrv_emit_manner(req->loop, req->inline_conn, req);
+    const httpsrv_result result = hsrv_emit_answer(req->loop, req->inline_conn, answer, &how);
+    if (result == HTTPSRV_OK) req->answered = HSRV_ANSWER_SENT;
+    return result;
+}
+
+static bool hsrv_response_valid(const httpsrv_answer *given) {
+    if (given->status < 200 || given->status > 599 || given->num_fields < 0) return false;
+    if (given->num_fields > 0 && !given->fields) return false;
+    if (given->body.len > 0 && !given->body.ptr) return false;
+    return !given->type || (given->type[0] && hsrv_text_all(hsrv_text_of(given->type), HSRV_VALUE));
+}
+
+static httpsrv_result hsrv_response_add_fields(httpsrv_req *req, const httpsrv_answer *given) {
+    for (int i = 0; i < given->num_fields; i++) {
+        const httpsrv_result result = hsrv_response_add(req, given->fields[i].name, given->fields[i].value);
+        if (result != HTTPSRV_OK) return result;
+    }
+    return HTTPSRV_OK;
+}
+
+static void hsrv_response_describe(const httpsrv_req *req, const httpsrv_answer *given, hsrv_answer *answer) {
+    *answer = req->answer;
+    answer->status = given->status;
+    answer->type = hsrv_text_of(given->type);
+    answer->body = given->body;
+    answer->release = given->release;
+    answer->release_arg = given->release_arg;
+}
+
+// A failure leaves the fields set before as they were. [holder]
+static httpsrv_result hsrv_response_try(httpsrv_req *req, const httpsrv_answer *given) {
+    if (req->answered != HSRV_ANSWER_NONE) {
+        req->answered_twice = true;
+        return HTTPSRV_STATE;
+    }
+    if (!hsrv_response_valid(given)) return HTTPSRV_ARG;
+    const hsrv_answer before = req->answer;
+    httpsrv_result result = hsrv_response_add_fields(req, given);
+    if (result == HTTPSRV_OK) {
+        hsrv_answer answer;
+        hsrv_response_describe(req, given, &answer);
+        result = hsrv_response_give(req, &answer);
+        if (result == HTTPSRV_OK) return result;
+    }
+    req->answer = before;
+    *req->answer.headers_end = NULL;
+    return result;
+}
+
+// As hsrv_response_try, with the promise about release kept on every path: NOMEM leaves the body with the caller.
+static httpsrv_result hsrv_response_answer(httpsrv_req *req, const httpsrv_answer *given) {
+    const httpsrv_result result = hsrv_response_try(req, given);
+    const bool taken = result == HTTPSRV_OK || result == HTTPSRV_NOMEM;
+    if (!taken && given->release) given->release(given->release_arg);
+    return result;
+}
+
+static httpsrv_result hsrv_response_reply(httpsrv_req *req, int status, const char *type, httpsrv_str body) {
+    httpsrv_answer answer;
+    memset(&answer, 0, sizeof answer);
+    answer.status = status;
+    answer.type = type;
+    answer.body = body;
+    return hsrv_response_answer(req, &answer);
+}
+
+#    define HSRV_MAX_FORMATTED (1 << 20)
+
+// Most formatted bodies are short: a first try on the stack says how long this one is.
+static httpsrv_result hsrv_response_format(httpsrv_req *req, int status, const char *type, const char *format,
+                                           va_list args) {
+    char text[512];
+    va_list again;
+    va_copy(again, args);
+    const int len = vsnprintf(text, sizeof text, format, args);
+    httpsrv_result result = HTTPSRV_ARG;
+    if (len >= 0 && (size_t)len < sizeof text) {
+        result = hsrv_response_reply(req, status, type, hsrv_text_view(text, (size_t)len));
+    } else if (len >= 0 && len <= HSRV_MAX_FORMATTED) {
+        char *body = (char *)hsrv_memory_arena_take(&req->arena, (size_t)len + 1);
+        result = HTTPSRV_NOMEM;
+        if (body) {
+            vsnprintf(body, (size_t)len + 1, format, again);
+            result = hsrv_response_reply(req, status, type, hsrv_text_view(body, (size_t)len));
+        }
+    }
+    va_end(again);
+    return result;
+}
+
+// ===========================================================================================
+// >>dispatch  Which handler, where; the server's own answers.    owns: nothing    thread: loop; job entry worker
+//             uses: >>router >>response
+// ===========================================================================================
+
+// What follows an answer that is queued: the next request, the rest of this one's body, or the end.
+static void hsrv_dispatch_answered(hsrv_loop *loop, hsrv_conn *c) {
+    httpsrv_req *req = c->req;
+    const bool complete = req && req->parser.phase == HTTPSRV_PHASE_DONE;
+    if (req && req->answered_twice) hsrv_loop_note(loop, HTTPSRV_LOG_ANSWERED_TWICE, c, 0);
+    c->stamp = (uint32_t)loop->now;
+    if (c->flags & HSRV_CONN_ENDING) {
+        c->state = HSRV_CONN_LAST;
+        if (complete && !req->head.keep_alive && loop->phase == HSRV_LOOP_RUN) c->flags |= HSRV_CONN_CURT;
+    } else {
+        c->state = complete ? HSRV_CONN_IDLE : HSRV_CONN_DISCARD;
+        c->discarded = 0;
+    }
+    if (c->state == HSRV_CONN_DISCARD) return;
+#    ifdef HTTPSRV_DEBUG
+    if (req && req->raw && !req->leaves_buffer) memset((char *)(uintptr_t)req->raw, 0xdd, req->raw_len);
+#    endif
+    hsrv_conn_drop_request(loop, c);
+}
+
+// The server's own answers: text/plain, "404 Not Found". `extra` is one more field, or absent.
+static void hsrv_dispatch_say(hsrv_loop *loop, hsrv_conn *c, int status, const hsrv_manner *how,
+                              httpsrv_str extra, httpsrv_str value) {
+    char text[64];
+    hsrv_header header;
+    hsrv_answer answer;
+    memset(&answer, 0, sizeof answer);
+    header.next = NULL;
+    header.name = extra;
+    header.value = value;
+    answer.status = status;
+    answer.headers = extra.ptr ? &header : NULL;
+    answer.type = hsrv_text_of("text/plain");
+    char *end = hsrv_text_format_number(text, (uint64_t)status);
+    *end++ = ' ';
+    end = hsrv_text_append(end, hsrv_text_phrase(status));
+    *end++ = '\n';
+    answer.body = hsrv_text_view(text, (size_t)(end - text));
+    if (hsrv_emit_answer(loop, c, &answer, how) == HTTPSRV_OK) {
+        hsrv_dispatch_answered(loop, c);
+        return;
+    }
+    hsrv_loop_note(loop, HTTPSRV_LOG_NO_MEMORY, c, 0);
+    hsrv_conn_close(loop, c);
+}
+
+// Refuses a request whose head was understood: the connection lives on if the rest of its body is cheap to drop. Not
+// after "Expect: 100-continue": the client may or may not send the body now, and must not be misread.
+static void hsrv_dispatch_refuse_with(hsrv_loop *loop, hsrv_conn *c, int status, httpsrv_log_item item,
+                                      httpsrv_str extra, httpsrv_str value) {
+    httpsrv_req *req = c->req;
+    if (item != HTTPSRV_LOG_NONE) hsrv_loop_note(loop, item, c, 0);
+    hsrv_manner how = hsrv_emit_manner(loop, c, req);
+    if (req->parser.phase != HTTPSRV_PHASE_DONE &&
+        (req->head.expect_continue || req->head.content_length > (int64_t)HSRV_MAX_DISCARD)) {
+        how.close = true;
+    }
+    how.say_keep_alive = how.say_keep_alive && !how.close;
+    hsrv_dispatch_say(loop, c, status, &how, extra, value);
+}
+
+static void hsrv_dispatch_refuse(hsrv_loop *loop, hsrv_conn *c, int status, httpsrv_log_item item) {
+    hsrv_dispatch_refuse_with(loop, c, status, item, hsrv_text_absent(), hsrv_text_absent());
+}
+
+// Refuses and ends the connection: after errors of framing nobody knows where the next request begins.
+static void hsrv_dispatch_end_with(hsrv_loop *loop, hsrv_conn *c, int status, httpsrv_log_item item) {
+    const bool overload = status == 503;
+    hsrv_manner how;
+    hsrv_loop_note(loop, item, c, 0);
+    how.head_only = c->req && c->req->raw && c->req->head.method_id == HTTPSRV_METHOD_HEAD;
+    how.close = true;
+    how.say_keep_alive = false;
+    hsrv_dispatch_say(loop, c, status, &how, overload ? hsrv_text_of("Retry-After") : hsrv_text_absent(),
+                      overload ? hsrv_text_of("1") : hsrv_text_absent());
+}
+
+static void hsrv_dispatch_overload(hsrv_loop *loop, hsrv_conn *c, httpsrv_log_item item) {
+    hsrv_dispatch_refuse_with(loop, c, 503, item, hsrv_text_of("Retry-After"), hsrv_text_of("1"));
+}
+
+// ---- routing ----
+
+// Answers a request that no route takes: 501, 404, 405, or OPTIONS. Unknown methods are asked about first, since nothing
+// can be said about a path for a method that means nothing here.
+static void hsrv_dispatch_no_route(hsrv_loop *loop, hsrv_conn *c) {
+    const httpsrv_req *req = c->req;
+    const hsrv_router *router = &loop->srv->router;
+    const httpsrv_head *head = &req->head;
+    const bool known = head->method_id != HTTPSRV_METHOD_OTHER || hsrv_router_knows(router, head->method);
+    if (!known || head->form == HTTPSRV_FORM_AUTHORITY) {
+        hsrv_dispatch_refuse(loop, c, 501, HTTPSRV_LOG_UNKNOWN_METHOD);
+        return;
+    }
+    char buf[HSRV_ALLOW_SIZE];
+    const bool whole = head->form == HTTPSRV_FORM_ASTERISK;
+    const httpsrv_str allow =
+        whole ? hsrv_router_allow_all(router, buf) : hsrv_router_allow(router, req->path, buf);
+    if (allow.len == 0) {
+        hsrv_dispatch_refuse(loop, c, 404, HTTPSRV_LOG_NOT_FOUND);
+        return;
+    }
+    const bool options = head->method_id == HTTPSRV_METHOD_OPTIONS;
+    hsrv_dispatch_refuse_with(loop, c, options ? 204 : 405,
+                              options ? HTTPSRV_LOG_NONE : HTTPSRV_LOG_NOT_ALLOWED, hsrv_text_of("Allow"),
+                              allow);
+}
+
+// False when out of memory.
+static bool hsrv_dispatch_params(httpsrv_req *req, const hsrv_search *search) {
+    req->num_params = hsrv_router_params(search, req->params);
+    for (int i = 0; i < req->num_params; i++) {
+        req->params[i] = hsrv_request_decode(req, req->params[i], false);
+        if (!req->params[i].ptr) return false;
+    }
+    return true;
+}
+
+// Sets req->route if there is one. The hash is asked first, with paths that mean what they say; whatever it does not
+// know goes through the tree.
+static httpsrv_result hsrv_dispatch_find(const hsrv_router *router, httpsrv_req *req) {
+    const httpsrv_method_id id = req->head.method_id;
+    if (req->head.path.len > 0 && req->head.path.ptr[0] != '/') {
+        req->route = hsrv_router_pick(&router->asterisk, id, req->head.method);
+        return HTTPSRV_OK;
+    }
+    if (!memchr(req->path.ptr, '%', req->path.len)) {
+        req->route = hsrv_router_exact(router, req->path, id, req->head.method);
+        if (req->route) return HTTPSRV_OK;
+    }
+    hsrv_search search;
+    hsrv_router_search(&search, router, req->path);
+    for (const hsrv_node *node = hsrv_router_search_next(&search); node;
+         node = hsrv_router_search_next(&search)) {
+        req->route = hsrv_router_pick(node, id, req->head.method);
+        if (req->route) return hsrv_dispatch_params(req, &search) ? HTTPSRV_OK : HTTPSRV_NOMEM;
+    }
+    return HTTPSRV_OK;
+}
+
+// ---- running ----
+
+// The job of a pool: runs the handler and brings the request home. The claim's release and the inbox's hand over what the
+// handler wrote. [worker]
+static void hsrv_dispatch_job(void *arg) {
+    httpsrv_req *req = (httpsrv_req *)arg;
+    req->route->handler(req, req->route->user);
+    const uint32_t claim = __atomic_or_fetch(&req->claim, HSRV_CLAIM_RETURNED, __ATOMIC_ACQ_REL);
+    if ((claim & HSRV_CLAIM_DEFERRED) && !(claim & HSRV_CLAIM_FINISHED)) return;
+    hsrv_loop_post(req->loop, &req->message);
+}
+
+static void hsrv_dispatch_to_pool(hsrv_loop *loop, hsrv_conn *c) {
+    httpsrv_req *req = c->req;
+    if (!hsrv_request_leave_buffer(req)) {
+        hsrv_dispatch_overload(loop, c, HTTPSRV_LOG_NO_MEMORY);
+        return;
+    }
+    req->message.kind = HSRV_MESSAGE_RETURNED;
+    req->conn = c;
+    if (hsrv_pool_submit(req->route->pool, hsrv_dispatch_job, req)) return;
+    req->conn = NULL;
+    hsrv_dispatch_overload(loop, c, HTTPSRV_LOG_QUEUE_FULL);
+}
+
+static void hsrv_dispatch_inline(hsrv_loop *loop, hsrv_conn *c) {
+    httpsrv_req *req = c->req;
+    req->inline_conn = c;
+    req->route->handler(req, req->route->user);
+    req->inline_conn = NULL;
+    if (HSRV_UNLIKELY(req->answered == HSRV_ANSWER_NONE)) {
+        hsrv_dispatch_refuse(loop, c, 500, HTTPSRV_LOG_NO_ANSWER);
+        return;
+    }
+    hsrv_dispatch_answered(loop, c);
+}
+
+// The request is complete: its handler's turn.
+static void hsrv_dispatch_run(hsrv_loop *loop, hsrv_conn *c) {
+    c->state = HSRV_CONN_BUSY;
+    if (c->req->route->pool)
+        hsrv_dispatch_to_pool(loop, c);
+    else
+        hsrv_dispatch_inline(loop, c);
+}
+
+static void hsrv_dispatch_body(hsrv_loop *loop, hsrv_conn *c) {
+    c->req->body = hsrv_text_view(c->req->body_buffer.ptr, c->req->body_buffer.len);
+    hsrv_dispatch_run(loop, c);
+}
+
+// The request came back from a worker.
+static void hsrv_dispatch_returned(hsrv_loop *loop, hsrv_conn *c) {
+    httpsrv_req *req = c->req;
+    req->conn = NULL;
+    if (req->answered == HSRV_ANSWER_NONE) {
+        hsrv_dispatch_refuse(loop, c, 500, HTTPSRV_LOG_NO_ANSWER);
+        return;
+    }
+    const hsrv_manner how = hsrv_emit_manner(loop, c, req);
+    if (hsrv_emit_answer(loop, c, &req->answer, &how) == HTTPSRV_OK)
+        hsrv_dispatch_answered(loop, c);
+    else
+        hsrv_dispatch_end_with(loop, c, 503, HTTPSRV_LOG_NO_MEMORY);
+}
+
+// The body is still to come, wholly or in part: the request has to outlive the buffer.
+static void hsrv_dispatch_await_body(hsrv_loop *loop, hsrv_conn *c) {
+    httpsrv_req *req = c->req;
+    if (!hsrv_request_leave_buffer(req)) {
+        hsrv_dispatch_end_with(loop, c, 503, HTTPSRV_LOG_NO_MEMORY);
+        return;
+    }
+    if (req->head.expect_continue && loop->window_len == 0) hsrv_emit_continue(loop, c);
+    c->state = HSRV_CONN_BODY;
+    c->stamp = (uint32_t)loop->now;
+}
+
+static void hsrv_dispatch_routed(hsrv_loop *loop, hsrv_conn *c) {
+    httpsrv_req *req = c->req;
+    req->parser.max_body = req->route->max_body;
+    if (req->route->max_body >= 0 && req->head.content_length > req->route->max_body) {
+        hsrv_dispatch_end_with(loop, c, 413, HTTPSRV_LOG_BODY_TOO_LARGE);
+        return;
+    }
+    if (req->parser.phase == HTTPSRV_PHASE_DONE || hsrv_conn_body_in_window(loop, c))
+        hsrv_dispatch_run(loop, c);
+    else
+        hsrv_dispatch_await_body(loop, c);
+}
+
+// A head has been read. Everything that can be refused is, before its body is.
+static void hsrv_dispatch_head(hsrv_loop *loop, hsrv_conn *c) {
+    httpsrv_req *req = c->req;
+    hsrv_platform_count(&loop->counters.requests, 1);
+    memcpy(req->peer, c->peer, sizeof req->peer);
+    c->state = HSRV_CONN_BUSY;
+    if (HSRV_UNLIKELY(req->head.expect_other)) {
+        hsrv_dispatch_refuse(loop, c, 417, HTTPSRV_LOG_BAD_EXPECT);
+        return;
+    }
+    httpsrv_result result = hsrv_request_resolve_path(req);
+    if (result == HTTPSRV_OK) result = hsrv_dispatch_find(&loop->srv->router, req);
+    if (result == HTTPSRV_SYNTAX)
+        hsrv_dispatch_end_with(loop, c, 400, HTTPSRV_LOG_BAD_PATH);
+    else if (result != HTTPSRV_OK)
+        hsrv_dispatch_overload(loop, c, HTTPSRV_LOG_NO_MEMORY);
+    else if (!req->route)
+        hsrv_dispatch_no_route(loop, c);
+    else
+        hsrv_dispatch_routed(loop, c);
+}
+
+// ===========================================================================================
+// >>reactor   One turn: accept, read, inbox, timers, drain, close.    owns: the order of things    thread: loop
+//             uses: >>dispatch
+// ===========================================================================================
+
+#    define HSRV_TURN_EVENTS   256 // taken from epoll at once
+#    define HSRV_TURN_REQUESTS 256 // that one connection may have served in a turn
+#    define HSRV_TURN_ACCEPTS  64  // from one listener in a turn
+#    define HSRV_MAX_REFUSALS \
+        64u // connections over the limit that are answered at a time; more are just closed
+#    define HSRV_ACCEPT_AGAIN 100 // ms until the next try when descriptors ran out
+
+static void hsrv_reactor_on_end(hsrv_loop *loop, hsrv_conn *c) {
+    const bool begun = c->state == HSRV_CONN_BODY || c->state == HSRV_CONN_HEAD;
+    if (begun) {
+        hsrv_dispatch_end_with(loop, c, 400, HTTPSRV_LOG_INCOMPLETE);
+        return;
+    }
+    c->state = HSRV_CONN_LAST;
+}
+
+static void hsrv_reactor_on_timeout(hsrv_loop *loop, hsrv_conn *c) {
+    switch (hsrv_conn_ring(c)) {
+    case HSRV_RING_HEAD: hsrv_dispatch_end_with(loop, c, 408, HTTPSRV_LOG_HEAD_TIMEOUT); return;
+    case HSRV_RING_BODY:
+        if (c->state == HSRV_CONN_BODY) {
+            hsrv_dispatch_end_with(loop, c, 408, HTTPSRV_LOG_BODY_TIMEOUT);
+            return;
+        }
+        hsrv_loop_note(loop, HTTPSRV_LOG_BODY_TIMEOUT, c, 0);
+        break;
+    case HSRV_RING_IDLE: hsrv_loop_note(loop, HTTPSRV_LOG_IDLE_TIMEOUT, c, 0); break;
+    case HSRV_RING_WRITE: hsrv_loop_note(loop, HTTPSRV_LOG_WRITE_TIMEOUT, c, 0); break;
+    default: break;
+    }
+    hsrv_conn_close(loop, c);
+}
+
+// What cannot go on but was answered already ends; what was not is refused first.
+static void hsrv_reactor_on_fault(hsrv_loop *loop, hsrv_conn *c, int status, httpsrv_log_item item) {
+    if (c->state == HSRV_CONN_LINGER) {
+        hsrv_conn_close(loop, c);
+    } else if (c->state == HSRV_CONN_DISCARD) {
+        hsrv_loop_note(loop, item, c, 0);
+        c->state = HSRV_CONN_LAST;
+    } else {
+        hsrv_dispatch_end_with(loop, c, status, item);
+    }
+}
+
+static void hsrv_reactor_on_body(hsrv_loop *loop, hsrv_conn *c) {
+    if (c->state == HSRV_CONN_BODY) {
+        hsrv_dispatch_body(loop, c);
+        return;
+    }
+    hsrv_conn_drop_request(loop, c);
+    c->state = HSRV_CONN_IDLE;
+}
+
+static void hsrv_reactor_on_lost(hsrv_loop *loop, hsrv_conn *c) {
+    if (c->state != HSRV_CONN_IDLE && c->state != HSRV_CONN_LINGER)
+        hsrv_loop_note(loop, HTTPSRV_LOG_CLIENT_GONE, c, 0);
+    hsrv_conn_close(loop, c);
+}
+
+static void hsrv_reactor_act(hsrv_loop *loop, hsrv_conn *c, hsrv_event event) {
+    switch (event) {
+    case HSRV_EVENT_HEAD: hsrv_dispatch_head(loop, c); break;
+    case HSRV_EVENT_BODY: hsrv_reactor_on_body(loop, c); break;
+    case HSRV_EVENT_BAD:
+        hsrv_reactor_on_fault(loop, c, c->req->parser.status, (httpsrv_log_item)c->req->parser.item);
+        break;
+    case HSRV_EVENT_NOMEM: hsrv_reactor_on_fault(loop, c, 503, HTTPSRV_LOG_NO_MEMORY); break;
+    case HSRV_EVENT_OVER: hsrv_reactor_on_fault(loop, c, 413, HTTPSRV_LOG_BODY_TOO_LARGE); break;
+    case HSRV_EVENT_END: hsrv_reactor_on_end(loop, c); break;
+    case HSRV_EVENT_LOST: hsrv_reactor_on_lost(loop, c); break;
+    case HSRV_EVENT_RETURNED: hsrv_dispatch_returned(loop, c); break;
+    case HSRV_EVENT_TIMEOUT: hsrv_reactor_on_timeout(loop, c); break;
+    case HSRV_EVENT_REFUSED: hsrv_dispatch_end_with(loop, c, 503, HTTPSRV_LOG_TOO_MANY_CONNECTIONS); break;
+    case HSRV_EVENT_NONE:
+    case HSRV_EVENT_SERVE: break;
+    }
+}
+
+// Nothing moves any more: sends what is queued. False if that was all; true if it changed what can be done.
+static bool hsrv_reactor_settle(hsrv_loop *loop, hsrv_conn *c) {
+    hsrv_conn_flush(loop, c);
+    if (c->flags & HSRV_CONN_LOST) {
+        hsrv_reactor_on_lost(loop, c);
+        return false;
+    }
+    if (c->out.first || c->state != HSRV_CONN_LAST) return false;
+    hsrv_conn_finish(loop, c);
+    return c->state == HSRV_CONN_LINGER;
+}
+
+// Leaves a connection as it has to be while others are served.
+static void hsrv_reactor_leave(hsrv_loop *loop, hsrv_conn *c) {
+    const bool over = loop->phase == HSRV_LOOP_DRAIN && c->state == HSRV_CONN_IDLE && !c->out.first;
+    if (c->state != HSRV_CONN_CLOSED && over) hsrv_conn_close(loop, c);
+    if (c->state == HSRV_CONN_CLOSED) {
+        loop->output_len = 0;
+        return;
+    }
+    if (!hsrv_conn_close_window(loop, c)) {
+        hsrv_loop_note(loop, HTTPSRV_LOG_NO_MEMORY, c, 0);
+        hsrv_conn_close(loop, c);
+        return;
+    }
+    hsrv_conn_arm(loop, c);
+}
+
+// Drives one connection as far as it goes, beginning with an event that came from elsewhere.
+static void hsrv_reactor_serve(hsrv_loop *loop, hsrv_conn *c, hsrv_event event) {
+    int budget = HSRV_TURN_REQUESTS;
+    hsrv_conn_open_window(loop, c);
+    while (c->state != HSRV_CONN_CLOSED) {
+        if (event == HSRV_EVENT_SERVE && budget-- == 0) { // the others' turn
+            hsrv_loop_ready(loop, c);
+            event = HSRV_EVENT_NONE;
+        }
+        if (event == HSRV_EVENT_SERVE) event = hsrv_conn_next(loop, c);
+        if (event != HSRV_EVENT_NONE)
+            hsrv_reactor_act(loop, c, event);
+        else if (!hsrv_reactor_settle(loop, c))
+            break;
+        event = HSRV_EVENT_SERVE;
+    }
+    hsrv_reactor_leave(loop, c);
+}
+
+// ---- accepting ----
+
+static void hsrv_reactor_watch_listeners(hsrv_loop *loop, bool on) {
+    loop->accepting = on;
+    for (int i = 0; i < HTTPSRV_MAX_LISTENERS; i++) {
+        if (loop->listeners[i] < 0) continue;
+        struct epoll_event event;
+        memset(&event, 0, sizeof event);
+        event.events = on ? (uint32_t)EPOLLIN : 0u;
+        event.data.u64 = HSRV_WAKE_SLOT - 1 - (uint32_t)i;
+        hsrv_sys_epoll_ctl(loop->epfd, EPOLL_CTL_MOD, loop->listeners[i], &event);
+    }
+}
+
+// No descriptor is left. A level-triggered listener would report at once, for ever: so it is not watched for a while, or
+// until one of our own descriptors is free. The reserve lets the client that waits longest have an answer meanwhile.
+static void hsrv_reactor_no_descriptors(hsrv_loop *loop, int listener, int err) {
+    static const char refusal[] =
+        "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\n"
+        "Connection: close\r\n\r\n";
+    hsrv_loop_note(loop, HTTPSRV_LOG_NO_DESCRIPTORS, NULL, err);
+    hsrv_loop_close_fd(&loop->reservefd);
+    const int fd = hsrv_sys_accept(listener, NULL, NULL);
+    if (fd >= 0) {
+        hsrv_sys_send(fd, refusal, sizeof refusal - 1);
+        hsrv_sys_shutdown_write(fd);
+        hsrv_sys_close(fd);
+    }
+    loop->reservefd = hsrv_sys_open_null();
+    loop->accept_again = loop->now + HSRV_ACCEPT_AGAIN;
+    hsrv_reactor_watch_listeners(loop, false);
+}
+
+static void hsrv_reactor_set_peer(hsrv_conn *c, const struct sockaddr_storage *address) {
+    if (address->ss_family == AF_INET) {
+        c->peer[10] = c->peer[11] = 0xff;
+        memcpy(c->peer + 12, &((const struct sockaddr_in *)(const void *)address)->sin_addr, 4);
+    } else if (address->ss_family == AF_INET6) {
+        memcpy(c->peer, &((const struct sockaddr_in6 *)(const void *)address)->sin6_addr, 16);
+    }
+}
+
+// Counts a connection in, or against the number of refusals; false if there is no place at all.
+static bool hsrv_reactor_place(hsrv_loop *loop, bool *refused) {
+    httpsrv *srv = loop->srv;
+    const size_t open = __atomic_fetch_add(&srv->connections, 1u, __ATOMIC_RELAXED);
+    *refused = open >= (size_t)srv->config.max.connections;
+    if (!*refused) return true;
+    __atomic_fetch_sub(&srv->connections, 1u, __ATOMIC_RELAXED);
+    if (loop->refusals < HSRV_MAX_REFUSALS) {
+        loop->refusals++;
+        return true;
+    }
+    hsrv_loop_note(loop, HTTPSRV_LOG_TOO_MANY_CONNECTIONS, NULL, 0);
+    return false;
+}
+
+static void hsrv_reactor_admit(hsrv_loop *loop, int fd, const struct sockaddr_storage *address) {
+    bool refused;
+    hsrv_platform_count(&loop->counters.accepted, 1);
+    if (!hsrv_reactor_place(loop, &refused)) {
+        hsrv_sys_close(fd);
+        return;
+    }
+    hsrv_conn *c = hsrv_conn_new(loop, fd);
+    if (!c) {
+        hsrv_loop_note(loop, HTTPSRV_LOG_NO_MEMORY, NULL, 0);
+        if (refused)
+            loop->refusals--;
+        else
+            __atomic_fetch_sub(&loop->srv->connections, 1u, __ATOMIC_RELAXED);
+        hsrv_sys_close(fd);
+        return;
+    }
+    hsrv_platform_count(&loop->counters.open, 1);
+    hsrv_reactor_set_peer(c, address);
+    if (refused) c->flags |= HSRV_CONN_REFUSED;
+    if (hsrv_loop_watch(loop, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, c->generation, c->slot) != 0) {
+        hsrv_loop_note(loop, HTTPSRV_LOG_ACCEPT_FAILED, c, errno);
+        hsrv_conn_close(loop, c);
+        return;
+    }
+    hsrv_reactor_serve(loop, c, refused ? HSRV_EVENT_REFUSED : HSRV_EVENT_NONE);
+}
+
+// Errors that say that this one connection failed, or that there is nothing to accept: nothing to be done about them.
+static bool hsrv_reactor_accept_failed(hsrv_loop *loop, int listener, int err) {
+    switch (err) {
+    case EMFILE:
+    case ENFILE:
+    case ENOBUFS:
+    case ENOMEM: hsrv_reactor_no_descriptors(loop, listener, err); return true;
+    case EAGAIN: return true;
+    case EINTR:
+    case ECONNABORTED: return false;
+    default: hsrv_loop_note(loop, HTTPSRV_LOG_ACCEPT_FAILED, NULL, err); return false;
+    }
+}
+
+static void hsrv_reactor_accept(hsrv_loop *loop, int listener) {
+    for (int i = 0; i < HSRV_TURN_ACCEPTS; i++) {
+        struct sockaddr_storage address;
+        socklen_t len = sizeof address;
+        address.ss_family = AF_UNSPEC;
+        const int fd = hsrv_sys_accept(listener, (struct sockaddr *)&address, &len);
+        if (fd >= 0)
+            hsrv_reactor_admit(loop, fd, &address);
+        else if (hsrv_reactor_accept_failed(loop, listener, errno))
+            return;
+    }
+}
+
+static void hsrv_reactor_accept_again(hsrv_loop *loop) {
+    if (loop->accept_again == 0 || loop->now < loop->accept_again) return;
+    loop->accept_again = 0;
+    if (loop->phase < HSRV_LOOP_DRAIN) hsrv_reactor_watch_listeners(loop, true);
+}
+
+// ---- events ----
+
+static void hsrv_reactor_latch(hsrv_conn *c, uint32_t events) {
+    if (events & EPOLLIN) c->flags |= HSRV_CONN_READABLE;
+    if (events & EPOLLOUT) c->flags |= HSRV_CONN_WRITABLE;
+    if (events & EPOLLRDHUP) c->flags |= HSRV_CONN_READABLE | HSRV_CONN_FIN;
+    if (events & (EPOLLERR | EPOLLHUP)) c->flags |= HSRV_CONN_LOST;
+}
+
+static void hsrv_reactor_on_event(hsrv_loop *loop, const struct epoll_event *event) {
+    const uint32_t slot = (uint32_t)event->data.u64, generation = (uint32_t)(event->data.u64 >> 32);
+    if (generation == 0) {
+        if (slot == HSRV_WAKE_SLOT)
+            hsrv_platform_count(&loop->counters.wakeups, 1);
+        else if (loop->accepting)
+            hsrv_reactor_accept(loop, loop->listeners[HSRV_WAKE_SLOT - 1 - slot]);
+        return;
+    }
+    hsrv_conn *c = hsrv_conn_find(loop, slot, generation);
+    if (!c) return;
+    hsrv_reactor_latch(c, event->events);
+    if (c->state == HSRV_CONN_BUSY && !(c->flags & HSRV_CONN_LOST))
+        return; // its handler's return looks at the latches
+    hsrv_reactor_serve(loop, c, HSRV_EVENT_SERVE);
+}
+
+// Those that were ready when the turn came to them; whoever asks again waits for the next turn.
+static void hsrv_reactor_serve_ready(hsrv_loop *loop) {
+    const hsrv_conn *last = loop->ready_last;
+    for (hsrv_conn *c = hsrv_loop_take_ready(loop); c; c = hsrv_loop_take_ready(loop)) {
+        const bool was_last = c == last;
+        if (c->state != HSRV_CONN_CLOSED) hsrv_reactor_serve(loop, c, HSRV_EVENT_SERVE);
+        if (was_last) return;
+    }
+}
+
+static void hsrv_reactor_on_message(hsrv_loop *loop, hsrv_message *message) {
+    switch ((hsrv_message_kind)message->kind) {
+    case HSRV_MESSAGE_RETURNED: {
+        httpsrv_req *req = (httpsrv_req *)(void *)((char *)message - offsetof(struct httpsrv_req, message));
+        hsrv_conn *c = req->conn;
+        if (c && c->state != HSRV_CONN_CLOSED) {
+            hsrv_reactor_serve(loop, c, HSRV_EVENT_RETURNED);
+            return;
+        }
+        if (c)
+            c->req = NULL; // closed in this very turn
+        else
+            loop->num_orphans--;
+        hsrv_request_release(loop, req);
+        return;
+    }
+    }
+}
+
+static void hsrv_reactor_serve_inbox(hsrv_loop *loop) {
+    for (hsrv_message *message = hsrv_queue_inbox_take(&loop->inbox); message;) {
+        hsrv_message *next = message->next; // the message goes with its request
+        hsrv_reactor_on_message(loop, message);
+        message = next;
+    }
+}
+
+static void hsrv_reactor_serve_timers(hsrv_loop *loop) {
+    for (hsrv_conn *c = hsrv_timers_take_due(loop); c; c = hsrv_timers_take_due(loop)) {
+        const hsrv_ring ring = hsrv_conn_ring(c);
+        if (c->state == HSRV_CONN_CLOSED || ring == HSRV_RINGS || loop->wheels[ring].tick == 0) continue;
+        const uint64_t deadline = hsrv_conn_deadline(loop, c, ring);
+        if (deadline > loop->now)
+            hsrv_timers_link(loop, c, ring, deadline);
+        else
+            hsrv_reactor_serve(loop, c, HSRV_EVENT_TIMEOUT);
+    }
+}
+
+// Frees what was closed in this turn. A connection that is still in the ready list has to wait until it is taken out.
+static void hsrv_reactor_reap(hsrv_loop *loop) {
+    hsrv_conn *c = loop->closing;
+    loop->closing = NULL;
+    while (c) {
+        hsrv_conn *next = c->next_closing;
+        if (c->flags & HSRV_CONN_READY) {
+            c->next_closing = loop->closing;
+            loop->closing = c;
+        } else {
+            hsrv_conn_free(loop, c);
+            if (loop->accept_again > loop->now) loop->accept_again = loop->now; // a descriptor is free
+        }
+        c = next;
+    }
+}
+
+// ---- drain ----
+
+// Calls fn for each open connection.
+static void hsrv_reactor_sweep(hsrv_loop *loop, void (*fn)(hsrv_loop *, hsrv_conn *)) {
+    for (uint32_t slot = 0; slot < loop->conns.num_chunks * HSRV_SLAB_ITEMS; slot++) {
+        if (!hsrv_memory_slab_used(&loop->conns, slot)) continue;
+        hsrv_conn *c = (hsrv_conn *)hsrv_memory_slab_at(&loop->conns, slot);
+        if (c->state != HSRV_CONN_CLOSED) fn(loop, c);
+    }
+}
+
+// One last look at an idle connection: a request that has arrived is answered, otherwise >>leave closes it.
+static void hsrv_reactor_close_idle(hsrv_loop *loop, hsrv_conn *c) {
+    if (c->state != HSRV_CONN_IDLE) return;
+    c->flags |= HSRV_CONN_READABLE;
+    hsrv_reactor_serve(loop, c, HSRV_EVENT_SERVE);
+}
+
+static void hsrv_reactor_cut(hsrv_loop *loop, hsrv_conn *c) {
+    const bool idle = c->state == HSRV_CONN_IDLE && !c->out.first;
+    if (!idle && c->state != HSRV_CONN_LINGER) {
+        hsrv_loop_note(loop, HTTPSRV_LOG_CUT, c, 0);
+        hsrv_platform_count(&loop->counters.cut, 1);
+    }
+    hsrv_conn_close(loop, c);
+}
+
+static void hsrv_reactor_close_listeners(hsrv_loop *loop) {
+    loop->accepting = false;
+    loop->accept_again = 0;
+    for (int i = 0; i < HTTPSRV_MAX_LISTENERS; i++) {
+        hsrv_loop_close_fd(&loop->listeners[i]);
+    }
+}
+
+// What waits in the listeners' queues has been promised a connection: it is taken in before they close. Bounded, as
+// clients may come faster than they are accepted.
+static void hsrv_reactor_begin_drain(hsrv_loop *loop, int drain_ms) {
+    loop->phase = HSRV_LOOP_DRAIN;
+    loop->phase_ends = drain_ms < 0 ? UINT64_MAX : loop->now + (uint64_t)drain_ms;
+    for (int i = 0; i < HTTPSRV_MAX_LISTENERS && loop->accepting; i++) {
+        for (int k = 0; k < loop->srv->config.backlog && loop->listeners[i] >= 0; k += HSRV_TURN_ACCEPTS) {
+            if (loop->accepting) hsrv_reactor_accept(loop, loop->listeners[i]);
+        }
+    }
+    hsrv_reactor_close_listeners(loop);
+    hsrv_reactor_sweep(loop, hsrv_reactor_close_idle);
+}
+
+static void hsrv_reactor_drain(hsrv_loop *loop) {
+    const httpsrv_config *config = &loop->srv->config;
+    const uint32_t stop = __atomic_load_n(&loop->srv->stop, __ATOMIC_ACQUIRE);
+    if (stop == 0 || loop->phase == HSRV_LOOP_DONE) return;
+    if (loop->phase == HSRV_LOOP_RUN) {
+        hsrv_loop_note(loop, HTTPSRV_LOG_DRAINING, NULL, 0);
+        loop->phase = HSRV_LOOP_GRACE;
+        loop->phase_ends = loop->now + (uint64_t)config->timeout_ms.grace;
+    }
+    if (loop->phase == HSRV_LOOP_GRACE && (stop > 1 || loop->now >= loop->phase_ends)) {
+        hsrv_reactor_begin_drain(loop, config->timeout_ms.drain);
+    }
+    if (loop->phase != HSRV_LOOP_DRAIN) return;
+    hsrv_reactor_reap(loop);
+    if (stop > 1 || loop->now >= loop->phase_ends) hsrv_reactor_sweep(loop, hsrv_reactor_cut);
+    hsrv_reactor_serve_ready(loop);
+    hsrv_reactor_reap(loop);
+    if (loop->counters.open == 0) loop->phase = HSRV_LOOP_DONE;
+}
+
+// ---- the turn ----
+
+// ms until something is to be done even without an event; -1: nothing is foreseen.
+static int hsrv_reactor_timeout(const hsrv_loop *loop) {
+    if (loop->ready || loop->closing || hsrv_queue_inbox_pending(&loop->inbox)) return 0;
+    uint64_t next = hsrv_timers_next(loop);
+    if (loop->phase != HSRV_LOOP_RUN && loop->phase_ends < next) next = loop->phase_ends;
+    if (loop->accept_again != 0 && loop->accept_again < next) next = loop->accept_again;
+    if (next == UINT64_MAX) return -1;
+    const uint64_t now = hsrv_sys_monotonic_ms();
+    if (next <= now) return 0;
+    return next - now < INT_MAX ? (int)(next - now) : INT_MAX;
+}
+
+// Between turns the inbox is armed: a message that comes then writes the eventfd, one that came before makes the time-out
+// zero. So it is for a host's loop, which sleeps where we cannot see it. False on a failure of epoll_wait.
+static bool hsrv_reactor_turn(hsrv_loop *loop, int timeout_ms) {
+    struct epoll_event events[HSRV_TURN_EVENTS];
+    const int own = hsrv_reactor_timeout(loop);
+    if (own >= 0 && (timeout_ms < 0 || own < timeout_ms)) timeout_ms = own;
+    const int n = hsrv_sys_epoll_wait(loop->epfd, events, HSRV_TURN_EVENTS, timeout_ms);
+    const bool ok = n >= 0 || errno == EINTR;
+    loop->in_turn = true;
+    hsrv_queue_inbox_disarm(&loop->inbox);
+    hsrv_loop_look_at_clock(loop);
+    for (int i = 0; i < n; i++) {
+        hsrv_reactor_on_event(loop, &events[i]);
+    }
+    hsrv_reactor_serve_ready(loop);
+    hsrv_reactor_serve_inbox(loop);
+    hsrv_reactor_serve_timers(loop);
+    hsrv_reactor_accept_again(loop);
+    hsrv_reactor_drain(loop);
+    hsrv_reactor_reap(loop);
+    hsrv_queue_inbox_arm(&loop->inbox);
+    loop->in_turn = false;
+    return ok;
+}
+
+// ===========================================================================================
+// >>server    Defaults, validation, listeners, lifecycle, drain.    owns: the server    thread: setup; stop any
+//             uses: >>reactor
+// ===========================================================================================
+
+#    define HSRV_MAX_CONNECTIONS 1048576
+#    define HSRV_MAX_REACTORS    1024
+#    define HSRV_MAX_THREADS     4096
+#    define HSRV_MAX_QUEUE       (1 << 24)
+#    define HSRV_MAX_TIMEOUT     86400000 // ms: a day
+#    define HSRV_KEPT_BACK       64       // descriptors that max.connections leaves to others
+
+// ---- errors ----
+
+// Keeps the first error, with its words.
+HTTPSRV_PRINTF(3, 4)
+static httpsrv_result hsrv_server_fail(httpsrv *srv, httpsrv_result result, const char *format, ...) {
+    if (srv->result != HTTPSRV_OK) return result;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(srv->error, sizeof srv->error, format, args);
+    va_end(args);
+    srv->result = result;
+    return result;
+}
+
+// ---- configuration ----
+
+// What a number may be. A negative one means "off" where `off` allows it and is kept as -1.
+typedef struct hsrv_range {
+    const char *name;
+    int64_t fallback, least, most;
+    bool off;
+} hsrv_range;
+
+// Resolves a number of the configuration: default, off, none, or itself if it is in range.
+static int64_t hsrv_server_number(httpsrv *srv, int64_t value, const hsrv_range *range) {
+    if (value == 0) return range->fallback;
+    if (value == HTTPSRV_ZERO)
+        value = 0;
+    else if (value < 0 && range->off)
+        return -1;
+    if (value >= range->least && value <= range->most) return value;
+    hsrv_server_fail(srv, HTTPSRV_ARG, "%s: %lld is not between %lld and %lld", range->name, (long long)value,
+                     (long long)range->least, (long long)range->most);
+    return range->fallback;
+}
+
+static int hsrv_server_int(httpsrv *srv, int value, const char *name, int fallback, int least, int most,
+                           bool off) {
+    hsrv_range range;
+    range.name = name;
+    range.fallback = fallback;
+    range.least = least;
+    range.most = most;
+    range.off = off;
+    return (int)hsrv_server_number(srv, value, &range);
+}
+
+static int64_t hsrv_server_size(httpsrv *srv, int64_t value, const char *name, int64_t fallback, int64_t most,
+                                bool off) {
+    hsrv_range range;
+    range.name = name;
+    range.fallback = fallback;
+    range.least = off ? 0 : 16;
+    range.most = most;
+    range.off = off;
+    return hsrv_server_number(srv, value, &range);
+}
+
+static int hsrv_server_default_connections(void) {
+    uint64_t soft;
+    if (hsrv_sys_descriptor_limit(&soft) != 0) return 1024 - HSRV_KEPT_BACK;
+    if (soft <= 2 * HSRV_KEPT_BACK) return soft > 2 ? (int)(soft / 2) : 1;
+    return soft - HSRV_KEPT_BACK < HSRV_MAX_CONNECTIONS ? (int)(soft - HSRV_KEPT_BACK) : HSRV_MAX_CONNECTIONS;
+}
+
+static void hsrv_server_complete_limits(httpsrv *srv) {
+    httpsrv_config *c = &srv->config;
+    const int connections = c->max.connections == 0 ? hsrv_server_default_connections() : c->max.connections;
+    c->max.connections =
+        hsrv_server_int(srv, connections, "max.connections", 1, 1, HSRV_MAX_CONNECTIONS, true);
+    if (c->max.connections < 0) c->max.connections = HSRV_MAX_CONNECTIONS;
+    c->max.head = hsrv_server_size(srv, c->max.head, "max.head", 16384, HSRV_MAX_HEAD, false);
+    c->max.uri = hsrv_server_size(srv, c->max.uri, "max.uri", 8192, HSRV_MAX_HEAD, false);
+    c->max.headers = hsrv_server_int(srv, c->max.headers, "max.headers", 100, 1, HSRV_MAX_FIELDS, false);
+    c->max.body = hsrv_server_size(srv, c->max.body, "max.body", 1 << 20, INT64_MAX, true);
+    c->max.requests = hsrv_server_int(srv, c->max.requests, "max.requests", -1, 1, INT_MAX, true);
+}
+
+static void hsrv_server_complete_timeouts(httpsrv *srv) {
+    httpsrv_config *c = &srv->config;
+    const int most = HSRV_MAX_TIMEOUT;
+    c->timeout_ms.head = hsrv_server_int(srv, c->timeout_ms.head, "timeout_ms.head", 10000, 1, most, true);
+    c->timeout_ms.body = hsrv_server_int(srv, c->timeout_ms.body, "timeout_ms.body", 10000, 1, most, true);
+    c->timeout_ms.idle = hsrv_server_int(srv, c->timeout_ms.idle, "timeout_ms.idle", 30000, 1, most, true);
+    c->timeout_ms.write = hsrv_server_int(srv, c->timeout_ms.write, "timeout_ms.write", 30000, 1, most, true);
+    c->timeout_ms.drain = hsrv_server_int(srv, c->timeout_ms.drain, "timeout_ms.drain", 10000, 0, most, true);
+    c->timeout_ms.grace = hsrv_server_int(srv, c->timeout_ms.grace, "timeout_ms.grace", 0, 0, most, false);
+}
+
+static void hsrv_server_complete(httpsrv *srv) {
+    httpsrv_config *c = &srv->config;
+    if (c->reactors == HTTPSRV_ALL_CPUS) c->reactors = hsrv_sys_cpu_count();
+    c->reactors = hsrv_server_int(srv, c->reactors, "reactors", 1, 1, HSRV_MAX_REACTORS, false);
+    c->backlog = hsrv_server_int(srv, c->backlog, "backlog", 1024, 1, 65535, false);
+    c->port = hsrv_server_int(srv, c->port, "port", 0, 0, 65535, false);
+    hsrv_server_complete_limits(srv);
+    hsrv_server_complete_timeouts(srv);
+    if (c->server_name && !hsrv_text_all(hsrv_text_of(c->server_name), HSRV_VALUE) && c->server_name[0]) {
+        hsrv_server_fail(srv, HTTPSRV_ARG, "server_name: has a character that no field may have");
+    }
+}
+
+// ---- addresses ----
+
+static bool hsrv_server_set_ipv4(hsrv_address *address, const char *host, int port) {
+    struct sockaddr_in *in = (struct sockaddr_in *)(void *)&address->storage;
+    memset(&address->storage, 0, sizeof address->storage);
+    in->sin_family = AF_INET;
+    in->sin_port = htons((uint16_t)port);
+    address->len = sizeof *in;
+    address->dual = false;
+    return inet_pton(AF_INET, host, &in->sin_addr) == 1;
+}
+
+static bool hsrv_server_set_ipv6(hsrv_address *address, const char *host, int port, bool dual) {
+    struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)(void *)&address->storage;
+    memset(&address->storage, 0, sizeof address->storage);
+    in6->sin6_family = AF_INET6;
+    in6->sin6_port = htons((uint16_t)port);
+    address->len = sizeof *in6;
+    address->dual = dual;
+    return inet_pton(AF_INET6, host, &in6->sin6_addr) == 1;
+}
+
+// "" stands for all addresses. Adds to srv->addresses.
+static void hsrv_server_add_address(httpsrv *srv, const char *host, int port) {
+    hsrv_address *address = &srv->addresses[srv->num_addresses++];
+    const bool is_v6 = strchr(host, ':') != NULL;
+    address->port = -1;
+    snprintf(address->text, sizeof address->text, is_v6 ? "[%s]:%d" : "%s:%d", host[0] ? host : "*", port);
+    if (strcmp(host, "localhost") == 0) host = "127.0.0.1";
+    const bool ok = host[0] == '\0' ? hsrv_server_set_ipv6(address, "::", port, true)
+                    : is_v6         ? hsrv_server_set_ipv6(address, host, port, false)
+                                    : hsrv_server_set_ipv4(address, host, port);
+    if (!ok) hsrv_server_fail(srv, HTTPSRV_ARG, "%s: not a numeric address", address->text);
+}
+
+// "host:port", "[ipv6]:port", "*:port".
+static void hsrv_server_parse_address(httpsrv *srv, const char *text) {
+    char host[INET6_ADDRSTRLEN + 8];
+    const char *colon = strrchr(text, ':');
+    const int64_t port = colon ? hsrv_text_parse_number(hsrv_text_of(colon + 1)) : -1;
+    size_t len = colon ? (size_t)(colon - text) : 0;
+    const bool bracketed = len >= 2 && text[0] == '[' && text[len - 1] == ']';
+    if (bracketed) {
+        text++;
+        len -= 2;
+    }
+    const bool fits = len > 0 && len < sizeof host && port >= 0 && port <= 65535;
+    if (!fits || (!bracketed && memchr(text, ':', len)) || (bracketed && !memchr(text, ':', len))) {
+        hsrv_server_fail(srv, HTTPSRV_ARG, "%s: not an address with a port, like 127.0.0.1:80 or [::1]:80",
+                         text);
+        return;
+    }
+    memcpy(host, text, len);
+    host[len] = '\0';
+    hsrv_server_add_address(srv, strcmp(host, "*") == 0 ? "" : host, (int)port);
+}
+
+static void hsrv_server_take_addresses(httpsrv *srv) {
+    const httpsrv_config *config = &srv->config;
+    for (int i = 0; i < HTTPSRV_MAX_LISTENERS && config->listen[i]; i++) {
+        hsrv_server_parse_address(srv, config->listen[i]);
+    }
+    if (srv->num_addresses > 0 || srv->result != HTTPSRV_OK) return;
+    if (config->host && strlen(config->host) >= INET6_ADDRSTRLEN) {
+        hsrv_server_fail(srv, HTTPSRV_ARG, "host: too long for a numeric address");
+        return;
+    }
+    hsrv_server_add_address(srv, config->host ? config->host : "", config->port);
+}
+
+// ---- pools ----
+
+static hsrv_pool *hsrv_server_find_pool(const httpsrv *srv, const char *name) {
+    for (int i = 0; i < srv->num_pools; i++) {
+        if (strcmp(srv->pools[i]->name, name) == 0) return srv->pools[i];
+    }
+    return NULL;
+}
+
+static hsrv_pool *hsrv_server_add_pool(httpsrv *srv, const httpsrv_pool_config *config) {
+    const int cpus = hsrv_sys_cpu_count();
+    const int threads =
+        hsrv_server_int(srv, config->threads, "pools[].threads", cpus, 1, HSRV_MAX_THREADS, false);
+    const int queue = hsrv_server_int(srv, config->queue, "pools[].queue", 1024, 1, HSRV_MAX_QUEUE, false);
+    if (srv->result != HTTPSRV_OK) return NULL;
+    hsrv_pool *pool = hsrv_pool_new(&srv->memory, config->name, threads, queue);
+    if (!pool)
+        hsrv_server_fail(srv, HTTPSRV_NOMEM, "pool %s: out of memory", config->name);
+    else
+        srv->pools[srv->num_pools++] = pool;
+    return pool;
+}
+
+static void hsrv_server_take_pools(httpsrv *srv) {
+    for (int i = 0; i < HTTPSRV_MAX_POOLS && srv->result == HTTPSRV_OK; i++) {
+        const httpsrv_pool_config *config = &srv->config.pools[i];
+        if (!config->name) continue;
+        if (config->name[0] == '\0' || strlen(config->name) > 31 ||
+            hsrv_server_find_pool(srv, config->name)) {
+            hsrv_server_fail(srv, HTTPSRV_ARG, "pool \"%s\": name empty, too long or taken", config->name);
+            return;
+        }
+        hsrv_server_add_pool(srv, config);
+    }
+}
+
+// The pool that a route names; "default" comes into being when it is first named.
+static hsrv_pool *hsrv_server_route_pool(httpsrv *srv, const char *name) {
+    hsrv_pool *pool = hsrv_server_find_pool(srv, name);
+    if (pool || strcmp(name, "default") != 0) return pool;
+    httpsrv_pool_config config;
+    memset(&config, 0, sizeof config);
+    config.name = name;
+    return hsrv_server_add_pool(srv, &config);
+}
+
+// ---- life ----
+
+// NULL when out of memory. Errors of the configuration stay in srv->result.
+static httpsrv *hsrv_server_new(const httpsrv_config *config) {
+    hsrv_memory memory;
+    hsrv_memory_init(&memory, config->allocator.fn, config->allocator.user);
+    httpsrv *srv = (httpsrv *)hsrv_memory_take_zeroed(&memory, sizeof *srv);
+    if (!srv) return NULL;
+    srv->memory = memory;
+    srv->config = *config;
+    hsrv_router_init(&srv->router);
+    hsrv_server_complete(srv);
+    srv->server_name =
+        hsrv_memory_copy_text(&srv->memory, config->server_name ? config->server_name : "httpsrv");
+    if (!srv->server_name) {
+        hsrv_memory_give(&memory, srv, sizeof *srv);
+        return NULL;
+    }
+    hsrv_server_take_addresses(srv);
+    hsrv_server_take_pools(srv);
+    return srv;
+}
+
+static httpsrv_result hsrv_server_keep_route(httpsrv *srv, hsrv_route *route,
+                                             const httpsrv_route_config *config) {
+    route->handler = config->handler;
+    route->user = config->user;
+    route->max_body = config->max_body;
+    route->pattern = hsrv_memory_copy_text(&srv->memory, config->pattern);
+    if (!route->pattern) return HTTPSRV_NOMEM;
+    if (config->pool) route->pool_name = hsrv_memory_copy_text(&srv->memory, config->pool);
+    if (config->pool && !route->pool_name) return HTTPSRV_NOMEM;
+    return hsrv_router_add(&srv->router, &srv->memory, route);
+}
+
+static httpsrv_result hsrv_server_add_route(httpsrv *srv, const httpsrv_route_config *config) {
+    if (srv->state != HSRV_SERVER_SETUP) return HTTPSRV_STATE;
+    if (!config->pattern || !config->handler) {
+        return hsrv_server_fail(srv, HTTPSRV_ROUTE, "route %s: pattern or handler missing",
+                                config->pattern ? config->pattern : "");
+    }
+    hsrv_route *route = (hsrv_route *)hsrv_memory_take_zeroed(&srv->memory, sizeof *route);
+    if (!route) return hsrv_server_fail(srv, HTTPSRV_NOMEM, "route %s: out of memory", config->pattern);
+    const httpsrv_result result = hsrv_server_keep_route(srv, route, config);
+    if (result == HTTPSRV_OK) return result;
+    hsrv_router_free_route(&srv->memory, route);
+    const char *why = result == HTTPSRV_NOMEM ? "out of memory" : "malformed or taken twice";
+    return hsrv_server_fail(srv, result, "route \"%s\": %s", config->pattern, why);
+}
+
+// What could not be known before all of setup was: pools by name, the server's default for the body.
+static httpsrv_result hsrv_server_complete_route(httpsrv *srv, hsrv_route *route) {
+    if (route->max_body == 0)
+        route->max_body = srv->config.max.body;
+    else if (route->max_body == HTTPSRV_ZERO)
+        route->max_body = 0;
+    else if (route->max_body < 0)
+        route->max_body = -1;
+    if (!route->pool_name) return HTTPSRV_OK;
+    route->pool = hsrv_server_route_pool(srv, route->pool_name);
+    if (route->pool || srv->result != HTTPSRV_OK) return srv->result;
+    return hsrv_server_fail(srv, HTTPSRV_ROUTE, "route \"%s\": no pool is named \"%s\"", route->pattern,
+                            route->pool_name);
+}
+
+static httpsrv_result hsrv_server_complete_routes(httpsrv *srv) {
+    hsrv_router *router = &srv->router;
+    hsrv_node *node = &router->asterisk;
+    while (node && srv->result == HTTPSRV_OK) {
+        for (hsrv_route *route = node->routes; route && srv->result == HTTPSRV_OK; route = route->next) {
+            hsrv_server_complete_route(srv, route);
+        }
+        node = node == &router->asterisk ? router->root.child : hsrv_router_walk(node);
+    }
+    if (srv->result == HTTPSRV_OK && !hsrv_router_build(router, &srv->memory)) {
+        hsrv_server_fail(srv, HTTPSRV_NOMEM, "routes: out of memory");
+    }
+    return srv->result;
+}
+
+// ---- listening ----
+
+static httpsrv_result hsrv_server_listen_failed(httpsrv *srv, const hsrv_address *address, const char *what,
+                                                int fd) {
+    const int err = errno;
+    if (fd >= 0) hsrv_sys_close(fd);
+    return hsrv_server_fail(srv, HTTPSRV_SYS, "%s: %s: %s", address->text, what, strerror(err));
+}
+
+// The first socket of an address is bound without SO_REUSEPORT, so that a second program on the port is told that it is
+// in use, and gets the option right after, so that its siblings can join it.
+static int hsrv_server_open_socket(httpsrv *srv, hsrv_address *address, bool sibling) {
+    int fd = hsrv_sys_socket(address->storage.ss_family);
+    if (fd < 0 && address->dual && !sibling && hsrv_server_set_ipv4(address, "0.0.0.0", srv->config.port)) {
+        fd = hsrv_sys_socket(AF_INET); // a machine without IPv6
+    }
+    if (fd < 0) return -1;
+    const bool is_v6 = address->storage.ss_family == AF_INET6;
+    const bool ready =
+        hsrv_sys_setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1) == 0 &&
+        (!is_v6 || hsrv_sys_setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, !address->dual) == 0) &&
+        (!sibling || hsrv_sys_setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, 1) == 0) &&
+        hsrv_sys_setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, 1) == 0; // accepted sockets inherit it
+    if (ready) return fd;
+    const int err = errno;
+    hsrv_sys_close(fd);
+    errno = err;
+    return -1;
+}
+
+static int hsrv_server_port_of(const struct sockaddr_storage *storage) {
+    return ntohs(storage->ss_family == AF_INET6
+                     ? ((const struct sockaddr_in6 *)(const void *)storage)->sin6_port
+                     : ((const struct sockaddr_in *)(const void *)storage)->sin_port);
+}
+
+// Binding to port 0 chose a port: the siblings take the same one. The address keeps its 0 for the next listen.
+static int hsrv_server_bind(httpsrv *srv, hsrv_address *address, int fd) {
+    struct sockaddr_storage storage = address->storage;
+    if (address->port >= 0) {
+        const uint16_t port = htons((uint16_t)address->port);
+        if (storage.ss_family == AF_INET6)
+            ((struct sockaddr_in6 *)(void *)&storage)->sin6_port = port;
+        else
+            ((struct sockaddr_in *)(void *)&storage)->sin_port = port;
+    }
+    if (hsrv_sys_bind(fd, (const struct sockaddr *)&storage, address->len) != 0) return -1;
+    if (hsrv_sys_listen(fd, srv->config.backlog) != 0) return -1;
+    socklen_t len = sizeof storage;
+    if (hsrv_sys_getsockname(fd, (struct sockaddr *)&storage, &len) != 0) return -1;
+    address->port = hsrv_server_port_of(&storage);
+    return 0;
+}
+
+static httpsrv_result hsrv_server_listen_on(httpsrv *srv, int index, hsrv_loop *loop) {
+    hsrv_address *address = &srv->addresses[index];
+    const bool sibling = loop->number > 0;
+    const int fd = hsrv_server_open_socket(srv, address, sibling);
+    if (fd < 0) return hsrv_server_listen_failed(srv, address, "socket", fd);
+    if (hsrv_server_bind(srv, address, fd) != 0) return hsrv_server_listen_failed(srv, address, "bind", fd);
+    if (!sibling && srv->num_loops > 1 && hsrv_sys_setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, 1) != 0) {
+        return hsrv_server_listen_failed(srv, address, "SO_REUSEPORT", fd);
+    }
+    if (hsrv_loop_watch(loop, fd, EPOLLIN, 0, HSRV_WAKE_SLOT - 1 - (uint32_t)index) != 0) {
+        return hsrv_server_listen_failed(srv, address, "epoll", fd);
+    }
+    loop->listeners[index] = fd;
+    return HTTPSRV_OK;
+}
+
+static httpsrv_result hsrv_server_open_listeners(httpsrv *srv) {
+    for (int i = 0; i < srv->num_loops; i++) {
+        for (int k = 0; k < srv->num_addresses; k++) {
+            if (hsrv_server_listen_on(srv, k, srv->loops[i]) != HTTPSRV_OK) return srv->result;
+        }
+        srv->loops[i]->accepting = true;
+        srv->loops[i]->phase = HSRV_LOOP_RUN;
+    }
+    return HTTPSRV_OK;
+}
+
+static void hsrv_server_close_listeners(httpsrv *srv) {
+    for (int i = 0; i < srv->num_loops; i++) {
+        hsrv_reactor_close_listeners(srv->loops[i]);
+    }
+    for (int i = 0; i < srv->num_addresses; i++) {
+        srv->addresses[i].port = -1;
+    }
+}
+
+// Loops and pools are made by the first listen and stay until the end: a worker that was stuck in a drain may still bring
+// its request home.
+static httpsrv_result hsrv_server_make_loops(httpsrv *srv) {
+    const int count = srv->config.reactors;
+    if (srv->num_loops == count) return HTTPSRV_OK;
+    if (!srv->loops)
+        srv->loops = (hsrv_loop **)hsrv_memory_take(&srv->memory, (size_t)count * sizeof(hsrv_loop *));
+    if (!srv->loops) return hsrv_server_fail(srv, HTTPSRV_NOMEM, "reactors: out of memory");
+    while (srv->num_loops < count) {
+        httpsrv_result result;
+        const uint32_t slots = (uint32_t)srv->config.max.connections + HSRV_MAX_REFUSALS;
+        hsrv_loop *loop = hsrv_loop_new(srv, srv->num_loops, slots, &result);
+        if (!loop) {
+            const char *why = result == HTTPSRV_SYS ? strerror(errno) : "out of memory";
+            return hsrv_server_fail(srv, result, "reactor %d: %s", srv->num_loops, why);
+        }
+        srv->loops[srv->num_loops++] = loop;
+    }
+    __atomic_store_n(&srv->wake, srv->loops, __ATOMIC_RELEASE);
+    return HTTPSRV_OK;
+}
+
+static httpsrv_result hsrv_server_start_pools(httpsrv *srv) {
+    for (int i = 0; i < srv->num_pools; i++) {
+        const int err = hsrv_pool_start(srv->pools[i]);
+        if (err != 0)
+            return hsrv_server_fail(srv, HTTPSRV_SYS, "pool %s: %s", srv->pools[i]->name, strerror(err));
+    }
+    return HTTPSRV_OK;
+}
+
+static httpsrv_result hsrv_server_listen(httpsrv *srv) {
+    if (srv->result != HTTPSRV_OK) return srv->result;
+    if (srv->state != HSRV_SERVER_SETUP && srv->state != HSRV_SERVER_STOPPED) return HTTPSRV_STATE;
+    if (srv->state == HSRV_SERVER_SETUP) hsrv_server_complete_routes(srv);
+    if (srv->result == HTTPSRV_OK) hsrv_server_make_loops(srv);
+    if (srv->result == HTTPSRV_OK) hsrv_server_open_listeners(srv);
+    if (srv->result == HTTPSRV_OK) hsrv_server_start_pools(srv);
+    if (srv->result != HTTPSRV_OK) {
+        hsrv_server_close_listeners(srv);
+        return srv->result;
+    }
+    for (int i = 0; i < srv->num_loops; i++) {
+        hsrv_loop_note(srv->loops[i], HTTPSRV_LOG_LISTENING, NULL, 0);
+    }
+    srv->state = HSRV_SERVER_LISTENING;
+    return HTTPSRV_OK;
+}
+
+// ---- running ----
+
+// Async-signal-safe: atomics and write. Each loop looks at the word in its next turn.
+static void hsrv_server_stop(httpsrv *srv) {
+    const int err = errno;
+    const uint32_t stop = __atomic_load_n(&srv->stop, __ATOMIC_RELAXED);
+    __atomic_store_n(&srv->stop, stop == 0 ? 1u : 2u, __ATOMIC_RELEASE);
+    hsrv_loop **loops = __atomic_load_n(&srv->wake, __ATOMIC_ACQUIRE);
+    for (int i = 0; loops && i < srv->config.reactors; i++) {
+        hsrv_sys_eventfd_add(loops[i]->wakefd);
+    }
+    errno = err;
+}
+
+static void *hsrv_server_run_loop(void *arg) {
+    hsrv_loop *loop = (hsrv_loop *)arg;
+    while (loop->phase != HSRV_LOOP_DONE) {
+        if (!hsrv_reactor_turn(loop, -1)) hsrv_sys_sleep_ms(10); // epoll_wait fails: no reason to spin on it
+    }
+    return NULL;
+}
+
+static void *hsrv_server_loop_thread(void *arg) {
+    hsrv_platform_thread_name("httpsrv", ((hsrv_loop *)arg)->number);
+    return hsrv_server_run_loop(arg);
+}
+
+// Starts a thread for each loop from `first` on. If one cannot be started the others are told to stop.
+static httpsrv_result hsrv_server_start_loops(httpsrv *srv, int first) {
+    srv->state = HSRV_SERVER_RUNNING;
+    for (int i = first; i < srv->num_loops; i++) {
+        hsrv_loop *loop = srv->loops[i];
+        const int err = hsrv_platform_thread_start(&loop->thread, hsrv_server_loop_thread, loop);
+        loop->has_thread = err == 0;
+        if (err == 0) continue;
+        __atomic_store_n(&srv->stop, 1u, __ATOMIC_RELEASE);
+        hsrv_server_stop(srv);
+        return hsrv_server_fail(srv, HTTPSRV_SYS, "reactor %d: %s", i, strerror(err));
+    }
+    return HTTPSRV_OK;
+}
+
+static int hsrv_server_busy_workers(const httpsrv *srv) {
+    int busy = 0;
+    for (int i = 0; i < srv->num_pools; i++) {
+        busy += hsrv_pool_busy(srv->pools[i]);
+    }
+    return busy;
+}
+
+// Gives workers whose clients were cut or left until the drain's deadline; what is still busy then is stuck.
+static void hsrv_server_await_workers(httpsrv *srv) {
+    const uint64_t deadline = srv->loops[0]->phase_ends;
+    while (hsrv_server_busy_workers(srv) > 0 && hsrv_sys_monotonic_ms() < deadline &&
+           __atomic_load_n(&srv->stop, __ATOMIC_RELAXED) < 2) {
+        hsrv_sys_sleep_ms(1);
+    }
+    __atomic_store_n(&srv->stuck, (size_t)hsrv_server_busy_workers(srv), __ATOMIC_RELAXED);
+}
+
+// After the last turn of the loop that the caller ran itself, if any.
+static void hsrv_server_finish(httpsrv *srv) {
+    for (int i = 0; i < srv->num_loops; i++) {
+        hsrv_loop *loop = srv->loops[i];
+        if (loop->has_thread) hsrv_sys_thread_join(loop->thread);
+        loop->has_thread = false;
+    }
+    hsrv_server_await_workers(srv);
+    hsrv_server_close_listeners(srv);
+    for (int i = 0; i < srv->num_loops; i++) {
+        hsrv_loop_note(srv->loops[i], HTTPSRV_LOG_STOPPED, NULL, 0);
+    }
+    __atomic_store_n(&srv->stop, 0u, __ATOMIC_RELAXED);
+    srv->state = HSRV_SERVER_STOPPED;
+}
+
+// Listens unless that was done; refuses what runs already.
+static httpsrv_result hsrv_server_prepare(httpsrv *srv) {
+    if (srv->result != HTTPSRV_OK) return srv->result;
+    if (srv->state == HSRV_SERVER_LISTENING) return HTTPSRV_OK;
+    return hsrv_server_listen(srv);
+}
+
+static httpsrv_result hsrv_server_run(httpsrv *srv) {
+    httpsrv_result result = hsrv_server_prepare(srv);
+    if (result != HTTPSRV_OK) return result;
+    result = hsrv_server_start_loops(srv, 1);
+    hsrv_server_run_loop(srv->loops[0]);
+    hsrv_server_finish(srv);
+    return result;
+}
+
+static httpsrv_result hsrv_server_start(httpsrv *srv) {
+    httpsrv_result result = hsrv_server_prepare(srv);
+    if (result != HTTPSRV_OK) return result;
+    result = hsrv_server_start_loops(srv, 0);
+    if (result != HTTPSRV_OK) hsrv_server_finish(srv);
+    return result;
+}
+
+static httpsrv_result hsrv_server_join(httpsrv *srv) {
+    if (srv->state != HSRV_SERVER_RUNNING || !srv->loops[0]->has_thread) return HTTPSRV_STATE;
+    hsrv_server_finish(srv);
+    return HTTPSRV_OK;
+}
+
+static httpsrv_result hsrv_server_poll(httpsrv *srv, int timeout_ms) {
+    if (srv->num_loops != 1) return HTTPSRV_STATE;
+    if (srv->state != HSRV_SERVER_LISTENING && srv->state != HSRV_SERVER_POLLED) return HTTPSRV_STATE;
+    hsrv_loop *loop = srv->loops[0];
+    if (loop->in_turn) return HTTPSRV_STATE;
+    srv->state = HSRV_SERVER_POLLED;
+    if (!hsrv_reactor_turn(loop, timeout_ms)) return HTTPSRV_SYS;
+    if (loop->phase != HSRV_LOOP_DONE) return HTTPSRV_OK;
+    hsrv_server_finish(srv);
+    return HTTPSRV_GONE;
+}
+
+static int hsrv_server_timeout(const httpsrv *srv) {
+    const bool live = srv->state == HSRV_SERVER_LISTENING || srv->state == HSRV_SERVER_POLLED;
+    return live && srv->num_loops == 1 ? hsrv_reactor_timeout(srv->loops[0]) : -1;
+}
+
+// ---- end ----
+
+// Cuts whatever is open; the loop does not run any more.
+static void hsrv_server_end_loop(hsrv_loop *loop) {
+    hsrv_reactor_sweep(loop, hsrv_conn_close);
+    while (hsrv_loop_take_ready(loop)) {}
+    hsrv_reactor_reap(loop);
+    hsrv_reactor_close_listeners(loop);
+}
+
+// Connections end first, then the workers, which may bring home what has become an orphan; then its memory can go.
+static void hsrv_server_free(httpsrv *srv) {
+    if (srv->state == HSRV_SERVER_RUNNING) {
+        hsrv_server_stop(srv);
+        hsrv_server_stop(srv);
+        hsrv_server_finish(srv);
+    }
+    for (int i = 0; i < srv->num_loops; i++) {
+        hsrv_server_end_loop(srv->loops[i]);
+    }
+    for (int i = 0; i < srv->num_pools; i++) {
+        hsrv_pool_free(srv->pools[i]);
+    }
+    for (int i = 0; i < srv->num_loops; i++) {
+        hsrv_reactor_serve_inbox(srv->loops[i]);
+        hsrv_loop_free(srv->loops[i]);
+    }
+    hsrv_memory memory = srv->memory;
+    hsrv_memory_give(&memory, srv->loops, (size_t)srv->config.reactors * sizeof(hsrv_loop *));
+    hsrv_router_free(&srv->router, &memory);
+    hsrv_memory_give_text(&memory, srv->server_name);
+    hsrv_memory_give(&memory, srv, sizeof *srv);
+}
+
+// ---- metrics ----
+
+static size_t hsrv_server_load(const size_t *counter) {
+    return __atomic_load_n(counter, __ATOMIC_RELAXED);
+}
+
+static void hsrv_server_add_counters(httpsrv_metrics *out, const hsrv_counters *counters) {
+    out->connections += hsrv_server_load(&counters->open);
+    out->accepted += hsrv_server_load(&counters->accepted);
+    out->requests += hsrv_server_load(&counters->requests);
+    out->bytes_in += hsrv_server_load(&counters->bytes_in);
+    out->bytes_out += hsrv_server_load(&counters->bytes_out);
+    out->wakeups += hsrv_server_load(&counters->wakeups);
+    out->drain_finished += hsrv_server_load(&counters->finished);
+    out->drain_cut += hsrv_server_load(&counters->cut);
+    for (int i = 0; i < 6; i++) {
+        out->answers[i] += hsrv_server_load(&counters->answers[i]);
+    }
+    for (int i = 0; i < HTTPSRV_LOG_COUNT; i++) {
+        out->items[i] += hsrv_server_load(&counters->items[i]);
+    }
+}
+
+static void hsrv_server_metrics(const httpsrv *srv, httpsrv_metrics *out) {
+    memset(out, 0, sizeof *out);
+    hsrv_loop *const *loops = __atomic_load_n(&srv->wake, __ATOMIC_ACQUIRE);
+    for (int i = 0; loops && i < srv->config.reactors; i++) {
+        hsrv_server_add_counters(out, &loops[i]->counters);
+    }
+    for (int i = 0; loops && i < srv->num_pools; i++) {
+        out->pool_jobs += hsrv_server_load(&srv->pools[i]->jobs);
+    }
+    out->memory = hsrv_server_load(&srv->memory.used);
+    out->drain_stuck = hsrv_server_load(&srv->stuck);
+}
+
+// ===========================================================================================
+// >>public    Entry points: check the arguments, call one room.    owns: nothing    thread: as documented
+//             uses: all
+// ===========================================================================================
+
+HTTPSRV_API httpsrv *httpsrv_new(const httpsrv_config *config) {
+    httpsrv_config defaults;
+    memset(&defaults, 0, sizeof defaults);
+    return hsrv_server_new(config ? config : &defaults);
+}
+
+HTTPSRV_API httpsrv_result httpsrv_listen(httpsrv *srv) {
+    return srv ? hsrv_server_listen(srv) : HTTPSRV_ARG;
+}
+
+HTTPSRV_API httpsrv_result httpsrv_run(httpsrv *srv) {
+    return srv ? hsrv_server_run(srv) : HTTPSRV_ARG;
+}
+
+HTTPSRV_API httpsrv_result httpsrv_start(httpsrv *srv) {
+    return srv ? hsrv_server_start(srv) : HTTPSRV_ARG;
+}
+
+HTTPSRV_API httpsrv_result httpsrv_join(httpsrv *srv) {
+    return srv ? hsrv_server_join(srv) : HTTPSRV_ARG;
+}
+
+HTTPSRV_API httpsrv_result httpsrv_poll(httpsrv *srv, int timeout_ms) {
+    return srv ? hsrv_server_poll(srv, timeout_ms) : HTTPSRV_ARG;
+}
+
+HTTPSRV_API int httpsrv_fd(const httpsrv *srv) {
+    const bool live = srv && (srv->state == HSRV_SERVER_LISTENING || srv->state == HSRV_SERVER_POLLED);
+    return live && srv->num_loops == 1 ? srv->loops[0]->epfd : -1;
+}
+
+HTTPSRV_API int httpsrv_timeout(const httpsrv *srv) {
+    return srv ? hsrv_server_timeout(srv) : -1;
+}
+
+HTTPSRV_API void httpsrv_stop(httpsrv *srv) {
+    if (srv) hsrv_server_stop(srv);
+}
+
+HTTPSRV_API void httpsrv_free(httpsrv *srv) {
+    if (srv) hsrv_server_free(srv);
+}
+
+HTTPSRV_API const char *httpsrv_error(const httpsrv *srv) {
+    return srv ? srv->error : hsrv_log_result_text(HTTPSRV_NOMEM);
+}
+
+HTTPSRV_API int httpsrv_port(const httpsrv *srv, int listener) {
+    return srv && listener >= 0 && listener < srv->num_addresses ? srv->addresses[listener].port : -1;
+}
+
+HTTPSRV_API bool httpsrv_draining(const httpsrv *srv) {
+    return srv && __atomic_load_n(&srv->stop, __ATOMIC_RELAXED) != 0;
+}
+
+HTTPSRV_API httpsrv_result httpsrv_query_metrics(const httpsrv *srv, httpsrv_metrics *out) {
+    if (!srv || !out) return HTTPSRV_ARG;
+    hsrv_server_metrics(srv, out);
+    return HTTPSRV_OK;
+}
+
+HTTPSRV_API const char *httpsrv_result_text(httpsrv_result result) {
+    return hsrv_log_result_text(result);
+}
+
+HTTPSRV_API const char *httpsrv_status_text(int status) {
+    return hsrv_text_phrase(status).ptr;
+}
+
+HTTPSRV_API const char *httpsrv_log_text(httpsrv_log_item item) {
+    return hsrv_log_item_text(item);
+}
+
+HTTPSRV_API httpsrv_result httpsrv_on(httpsrv *srv, const char *pattern, httpsrv_handler handler,
+                                      void *user) {
+    if (!srv) return HTTPSRV_ARG;
+    httpsrv_route_config route;
+    memset(&route, 0, sizeof route);
+    route.pattern = pattern;
+    route.handler = handler;
+    route.user = user;
+    return hsrv_server_add_route(srv, &route);
+}
+
+HTTPSRV_API httpsrv_result httpsrv_route(httpsrv *srv, const httpsrv_route_config *route) {
+    return srv && route ? hsrv_server_add_route(srv, route) : HTTPSRV_ARG;
+}
+
+HTTPSRV_API httpsrv *httpsrv_server(const httpsrv_req *req) {
+    return req->srv;
+}
+
+HTTPSRV_API httpsrv_str httpsrv_method(const httpsrv_req *req) {
+    return req->head.method;
+}
+
+HTTPSRV_API httpsrv_str httpsrv_target(const httpsrv_req *req) {
+    return req->head.target;
+}
+
+HTTPSRV_API httpsrv_str httpsrv_path(const httpsrv_req *req) {
+    return req->plain;
+}
+
+HTTPSRV_API httpsrv_str httpsrv_host(const httpsrv_req *req) {
+    return req->head.authority;
+}
+
+HTTPSRV_API httpsrv_str httpsrv_peer(httpsrv_req *req) {
+    return hsrv_request_peer(req);
+}
+
+HTTPSRV_API httpsrv_str httpsrv_body(const httpsrv_req *req) {
+    return req->body.ptr ? req->body : hsrv_text_view("", 0);
+}
+
+HTTPSRV_API const httpsrv_head *httpsrv_request_head(const httpsrv_req *req) {
+    return &req->head;
+}
+
+HTTPSRV_API httpsrv_str httpsrv_header(const httpsrv_req *req, const char *name) {
+    return name ? hsrv_request_header(req, hsrv_text_of(name)) : hsrv_text_absent();
+}
+
+HTTPSRV_API const httpsrv_field *httpsrv_header_at(const httpsrv_req *req, int index) {
+    return index >= 0 && index < req->head.num_fields ? &req->head.fields[index] : NULL;
+}
+
+HTTPSRV_API httpsrv_str httpsrv_param(const httpsrv_req *req, const char *name) {
+    return name ? hsrv_request_param(req, hsrv_text_of(name)) : hsrv_text_absent();
+}
+
+HTTPSRV_API httpsrv_str httpsrv_query(httpsrv_req *req, const char *name) {
+    return name ? hsrv_request_query(req, hsrv_text_of(name)) : hsrv_text_absent();
+}
+
+HTTPSRV_API void *httpsrv_alloc(httpsrv_req *req, size_t size) {
+    return hsrv_memory_arena_take(&req->arena, size);
+}
+
+HTTPSRV_API bool httpsrv_gone(const httpsrv_req *req) {
+    return hsrv_response_gone(req);
+}
+
+HTTPSRV_API httpsrv_result httpsrv_set(httpsrv_req *req, const char *name, httpsrv_str value) {
+    return name ? hsrv_response_set(req, hsrv_text_of(name), value) : HTTPSRV_ARG;
+}
+
+HTTPSRV_API httpsrv_result httpsrv_add(httpsrv_req *req, const char *name, httpsrv_str value) {
+    return name ? hsrv_response_add(req, hsrv_text_of(name), value) : HTTPSRV_ARG;
+}
+
+HTTPSRV_API httpsrv_result httpsrv_reply(httpsrv_req *req, int status, const char *type, httpsrv_str body) {
+    return hsrv_response_reply(req, status, type, body);
+}
+
+HTTPSRV_API httpsrv_result httpsrv_replyf(httpsrv_req *req, int status, const char *type, const char *format,
+                                          ...) {
+    va_list args;
+    va_start(args, format);
+    const httpsrv_result result = hsrv_response_format(req, status, type, format, args);
+    va_end(args);
+    return result;
+}
+
+HTTPSRV_API httpsrv_result httpsrv_reply_with(httpsrv_req *req, const httpsrv_answer *answer) {
+    return answer ? hsrv_response_answer(req, answer) : HTTPSRV_ARG;
+}
+
+static int64_t hsrv_public_limit(int64_t value, int64_t fallback, int64_t most) {
+    if (value == 0) return fallback;
+    if (value == HTTPSRV_ZERO || value < 0) return 0;
+    return value < most ? value : most;
+}
+
+HTTPSRV_API void httpsrv_parser_init(httpsrv_parser *parser, const httpsrv_limits *limits) {
+    httpsrv_limits complete;
+    memset(&complete, 0, sizeof complete);
+    if (limits) complete = *limits;
+    complete.head = hsrv_public_limit(complete.head, 16384, HSRV_MAX_HEAD);
+    complete.uri = hsrv_public_limit(complete.uri, 8192, HSRV_MAX_HEAD);
+    complete.headers = (int)hsrv_public_limit(complete.headers, 100, HSRV_MAX_FIELDS);
+    if (complete.body >= 0 || complete.body == HTTPSRV_ZERO) {
+        complete.body = hsrv_public_limit(complete.body, 1 << 20, INT64_MAX);
+    }
+    hsrv_parser_init(parser, &complete);
+}
+
+HTTPSRV_API ptrdiff_t httpsrv_parse_head(httpsrv_parser *parser, const char *buf, size_t len,
+                                         httpsrv_head *out) {
+    return hsrv_parser_head(parser, buf, len, out);
+}
+
+HTTPSRV_API ptrdiff_t httpsrv_parse_body(httpsrv_parser *parser, const char *buf, size_t len,
+                                         httpsrv_str *piece) {
+    return hsrv_parser_body(parser, buf, len, piece);
+}
+
+HTTPSRV_API ptrdiff_t httpsrv_parse_trailers(httpsrv_parser *parser, const char *buf, size_t len,
+                                             httpsrv_head *out) {
+    return hsrv_parser_trailers(parser, buf, len, out);
+}
+
+HTTPSRV_API bool httpsrv_parse_done(const httpsrv_parser *parser) {
+    return parser->phase == HTTPSRV_PHASE_DONE;
+}
+
+#endif // HTTPSRV_IMPLEMENTATION
+
+// MIT License
+//
+// Copyright (c) 2026 the httpsrv.h authors
+//
+// Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated
+// documentation files (the "Software"), to deal in the Software without restriction, including without limitation the
+// rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to permit
+// persons to whom the Software is furnished to do so, subject to the following conditions:
+//
+// The above copyright notice and this permission notice shall be included in all copies or substantial portions of the
+// Software.
+//
+// THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE
+// WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR
+// COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR
+// OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.

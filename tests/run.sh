@@ -1,0 +1,69 @@
+#!/bin/sh
+# Runs test programs (and test scripts, *.sh), each of which ends with a line "N passed, N failed[, N skipped]", and
+# ends with such a line itself, the sum. Exit status: 0 only if something was tested and nothing failed.
+#
+#     tests/run.sh build/test_parser build/test_server tests/test_headers.sh
+#
+# A program that fails is shown in full. TEST_ARGS is handed to each program: TEST_ARGS=-v tests/run.sh ...
+
+passed=0
+failed=0
+skipped=0
+out=$(mktemp "${TMPDIR:-/tmp}/httpsrv-test.XXXXXX") || exit 2
+trap 'rm -f "$out"' EXIT
+trap 'exit 130' INT TERM
+
+# Sets p, f and s from a closing line; fails if it is none.
+parse() {
+    line=$1 s=0
+    case $line in
+    *' skipped') s=${line##*, } line=${line%, *} s=${s%% *} ;;
+    esac
+    case $line in
+    *' passed, '*' failed') p=${line%% *} f=${line##*, } f=${f%% *} ;;
+    *) return 1 ;;
+    esac
+    case $p$f$s in
+    '' | *[!0-9]*) return 1 ;;
+    esac
+}
+
+run() {
+    case $1 in
+    *.sh) sh "$1" ;;
+    *) "$1" $TEST_ARGS ;;
+    esac
+}
+
+for program in "$@"; do
+    run "$program" </dev/null >"$out" 2>&1
+    code=$?
+    last=$(tail -n 1 "$out")
+    note=
+    if ! parse "$last"; then
+        p=0 f=1 s=0 note="ended without its closing line, exit status $code"
+    elif [ "$code" -ne 0 ] && [ "$f" -eq 0 ]; then
+        f=1 note="exit status $code"
+    elif [ "$code" -eq 0 ] && [ "$f" -ne 0 ]; then
+        note="exit status 0 in spite of failures"
+    elif [ $((p + f + s)) -eq 0 ]; then
+        f=1 note="tested nothing"
+    fi
+    passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+    name=${program##*/}
+    if [ "$f" -gt 0 ]; then
+        sed 's/^/    /' "$out"
+        printf '%-24s FAILED: %s%s\n' "$name" "$last" "${note:+ ($note)}"
+    else
+        grep -A 1 '^SKIP ' "$out" | sed 's/^/    /'
+        [ -z "$TEST_ARGS" ] || sed 's/^/    /' "$out"
+        printf '%-24s %s\n' "$name" "$last"
+    fi
+done
+
+if [ "$skipped" -gt 0 ]; then
+    echo "$passed passed, $failed failed, $skipped skipped"
+else
+    echo "$passed passed, $failed failed"
+fi
+[ "$failed" -eq 0 ] && [ $((passed + skipped)) -gt 0 ]

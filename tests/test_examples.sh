@@ -1,0 +1,349 @@
+#!/bin/sh
+# Runs every example as it stands in the repository and looks at what it answers.
+
+. tests/check.sh
+
+: "${CC:=cc}" "${CFLAGS=-std=gnu11 -g}" "${BUILD:=build}"
+client=$scratch/client
+server=
+port=
+
+trap '[ -z "$server" ] || kill -KILL "$server"; rm -rf "$scratch"' EXIT
+
+# ---- asking ----
+
+# ask METHOD TARGET [BODY [FIELD...]]: sends a request and prints the answer, without its CRs
+ask() {
+    {
+        printf '%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n' "$1" "$2"
+        [ $# -lt 3 ] || printf 'Content-Length: %d\r\n' "${#3}"
+        body=${3-}
+        shift $(($# < 3 ? $# : 3))
+        [ $# -eq 0 ] || printf '%s\r\n' "$@"
+        printf '\r\n%s' "$body"
+    } | "$client" "$port" | tr -d '\r'
+}
+
+# answers STATUS BODY ASK...: the answer has exactly this status and body
+answers() {
+    want_status=$1 want_body=$2
+    shift 2
+    answer=$(ask "$@")
+    printf '%s\n' "$answer"
+    [ "$(printf '%s\n' "$answer" | sed -n '1s/^HTTP\/1.1 \([0-9]*\) .*/\1/p')" = "$want_status" ] &&
+        [ "$(printf '%s\n' "$answer" | sed '1,/^$/d')" = "$want_body" ]
+}
+
+# has_status STATUS ASK...
+has_status() {
+    want=$1
+    shift
+    ask "$@" >"$scratch/answer"
+    cat "$scratch/answer"
+    grep "^HTTP/1.1 $want " "$scratch/answer"
+}
+
+# contains TEXT ASK...: a line of the answer contains the text
+contains() {
+    want=$1
+    shift
+    ask "$@" >"$scratch/answer"
+    cat "$scratch/answer"
+    grep -F -e "$want" "$scratch/answer"
+}
+
+# has_line LINE ASK...: a line of the answer is the text
+has_line() {
+    want=$1
+    shift
+    ask "$@" >"$scratch/answer"
+    cat "$scratch/answer"
+    grep -F -x -e "$want" "$scratch/answer"
+}
+
+# ---- servers ----
+
+# wait_for SECONDS COMMAND...: until the command succeeds
+wait_for() {
+    tries=$(($1 * 20))
+    shift
+    while [ "$tries" -gt 0 ]; do
+        "$@" && return
+        tries=$((tries - 1))
+        sleep 0.05
+    done
+    echo "gave up waiting for: $*"
+    return 1
+}
+
+# start PROGRAM ARGUMENT...: runs it and takes the port from what it prints
+start() {
+    : >"$scratch/out"
+    "$@" >"$scratch/out" 2>"$scratch/err" &
+    server=$!
+    wait_for 20 grep -q '^listening on ' "$scratch/out" || return
+    port=$(sed -n 's/^listening on .*:\([0-9]*\)\/$/\1/p' "$scratch/out")
+    [ "${port:-0}" -gt 0 ]
+}
+
+# ends_with CODE: the server ends by itself with that exit status
+ends_with() {
+    wait "$server"
+    code=$?
+    server=
+    cat "$scratch/err"
+    echo "exit status $code"
+    [ "$code" -eq "$1" ]
+}
+
+# stop: SIGTERM ends the server with exit status 0
+stop() {
+    kill -TERM "$server"
+    ends_with 0
+}
+
+# stop_at_once: for examples that have no signal handler
+stop_at_once() {
+    kill -TERM "$server"
+    ends_with 143
+}
+
+# exits CODE COMMAND...: the command ends with that exit status
+exits() {
+    want=$1
+    shift
+    "$@" >"$scratch/out" 2>"$scratch/err" </dev/null
+    code=$?
+    cat "$scratch/out" "$scratch/err"
+    echo "exit status $code"
+    [ "$code" -eq "$want" ]
+}
+
+# ---- hello ----
+
+# Its port is a constant, so it is built with a free one. Somebody else may take that meanwhile, hence three
+# tries.
+serves_hello() {
+    for try in 1 2 3; do
+        port=$("$client" free)
+        sed "s/8080/$port/" examples/hello.c >"$scratch/hello.c"
+        $CC $CFLAGS -I. -pthread "$scratch/hello.c" -o "$scratch/hello" || return
+        "$scratch/hello" 2>"$scratch/err" &
+        server=$!
+        answers 200 'Hello, World!' GET / && has_line 'Content-Type: text/plain' GET / && return
+        kill -KILL "$server"
+        wait "$server"
+        server=
+    done
+    return 1
+}
+
+test_hello() {
+    check 'hello: GET /' serves_hello
+    [ -z "$server" ] || check 'hello: ends' stop_at_once
+}
+
+# ---- routes ----
+
+test_routes() {
+    check 'routes: starts' start "$BUILD/routes" 0
+    check 'routes: parameter' answers 200 'user 4 2' GET /users/4%202
+    check 'routes: parameter must not be empty' has_status 404 GET /users/
+    check 'routes: wildcard' answers 200 'document a/b.txt' GET /docs/a/b.txt
+    check 'routes: empty wildcard' answers 200 'document ' GET /docs/
+    check 'routes: query is escaped' contains '<b>&lt;i&gt; &amp; &quot;</b>' GET '/search?q=%3Ci%3E+%26+%22'
+    check 'routes: empty query' contains '<b></b>' GET '/search?q='
+    check 'routes: no query' answers 400 'add ?q=something' GET /search
+    check 'routes: field' answers 200 'agent me' GET /agent '' 'USER-AGENT:   me  '
+    check 'routes: no field' answers 200 'agent unknown' GET /agent
+    check 'routes: body' answers 201 '5 bytes taken' POST /notes 12345
+    check 'routes: field of the answer' has_line 'Location: /notes/1' POST /notes 12345
+    check 'routes: limit of the body' has_status 413 POST /notes "$(printf '%05000d' 0)"
+    check 'routes: redirect' has_line 'Location: /users/42' GET /old
+    check 'routes: constant body' has_line 'Content-Length: 65536' GET /big
+    check 'routes: field of the constant body' has_line 'Cache-Control: max-age=3600' GET /big
+    check 'routes: 404' has_status 404 GET /nowhere
+    check 'routes: 405' has_status 405 DELETE /agent
+    check 'routes: Allow' contains 'Allow: GET' DELETE /agent
+    check 'routes: HEAD' answers 200 '' HEAD /users/42
+    check 'routes: OPTIONS' contains 'Allow: ' OPTIONS /agent
+    check 'routes: ends' stop_at_once
+}
+
+# ---- pool ----
+
+fast_beside_slow() {
+    ask GET /slow >"$scratch/slow" &
+    slow=$!
+    answers 200 fast GET /fast || return
+    if [ -s "$scratch/slow" ]; then
+        echo '/slow was answered before /fast'
+        return 1
+    fi
+    wait "$slow"
+    grep -x slow "$scratch/slow"
+}
+
+test_pool() {
+    check 'pool: starts' start "$BUILD/pool" 0
+    check 'pool: /fast while /slow sleeps' fast_beside_slow
+    check 'pool: SIGTERM' stop
+}
+
+# ---- parser_only ----
+
+parses_sample() {
+    "$BUILD/parser_only" >"$scratch/out" || return
+    cat "$scratch/out"
+    grep -x 'method   POST' "$scratch/out" && grep -x 'path     /upload' "$scratch/out" &&
+        grep -x 'query    kind=text' "$scratch/out" && grep -x 'host     example.org' "$scratch/out" &&
+        grep -x 'field    Content-Type = text/plain' "$scratch/out" &&
+        grep -x 'trailer  Checksum = none' "$scratch/out" &&
+        [ "$(sed -n 's/^body     "\(.*\)"$/\1/p' "$scratch/out" | tr -d '\n')" = 'Hello, World!' ]
+}
+
+# parses TEXT STATUS LINE: what is printed for a text on the standard input has that line
+parses() {
+    printf "$1" | "$BUILD/parser_only" - >"$scratch/out"
+    code=$?
+    cat "$scratch/out"
+    [ "$code" -eq "$2" ] && grep "$3" "$scratch/out"
+}
+
+test_parser_only() {
+    check 'parser_only: the sample' parses_sample
+    check 'parser_only: standard input' parses 'GET /a?b HTTP/1.1\r\nHost: c\r\n\r\n' 0 '^done     30 bytes$'
+    check 'parser_only: refused' parses 'GET /a HTTP/1.1\nHost: c\n\n' 1 '^refused  400 '
+    check 'parser_only: not complete' parses 'GET /a HTTP/1.1\r\n' 1 '^not complete$'
+}
+
+# ---- showcase ----
+
+prints_usage() {
+    exits "$@" || return
+    [ "$1" -eq 0 ] && usage_in=$scratch/out || usage_in=$scratch/err
+    grep -e '--pool-threads' "$usage_in" || return
+    [ "$1" -eq 0 ] || [ ! -s "$scratch/out" ]
+}
+
+port_in_use() {
+    exits 1 "$BUILD/showcase" --port "$port" && grep "$port" "$scratch/err"
+}
+
+test_showcase_flags() {
+    showcase=$BUILD/showcase
+    check 'showcase: --help' prints_usage 0 "$showcase" --help
+    check 'showcase: unknown flag' prints_usage 2 "$showcase" --unknown
+    check 'showcase: flag without its value' prints_usage 2 "$showcase" --port
+    check 'showcase: port out of range' prints_usage 2 "$showcase" --port 65536
+    check 'showcase: port not a number' prints_usage 2 "$showcase" --port 80x
+    check 'showcase: argument that is no flag' prints_usage 2 "$showcase" 8080
+    check 'showcase: bad host' exits 1 "$showcase" --port 0 --host no.such.address.
+}
+
+index_links() {
+    ask GET / >"$scratch/answer"
+    grep -x 'Content-Type: text/html; charset=utf-8' "$scratch/answer" || return
+    grep 'name="viewport"' "$scratch/answer" || return
+    for link in /plaintext /json /pool/plaintext /hello/World /sleep/1000 /healthz /readyz; do
+        grep -F "href=\"$link\"" "$scratch/answer" || return
+    done
+    grep -F 'action="/echo"' "$scratch/answer"
+}
+
+test_showcase_routes() {
+    check 'showcase: starts' start "$BUILD/showcase" --port 0 --reactors 2
+    check 'showcase: URL' grep -x "listening on http://localhost:$port/" "$scratch/out"
+    check 'showcase: port in use' port_in_use
+    check 'showcase: index' index_links
+    check 'showcase: /plaintext' answers 200 'Hello, World!' GET /plaintext
+    check 'showcase: /plaintext, type' has_line 'Content-Type: text/plain' GET /plaintext
+    check 'showcase: /json' answers 200 '{"message":"Hello, World!"}' GET /json
+    check 'showcase: /json, type' has_line 'Content-Type: application/json' GET /json
+    check 'showcase: /pool/plaintext' answers 200 'Hello, World!' GET /pool/plaintext
+    check 'showcase: /hello' answers 200 'Hello, Jürgen <b>!' GET '/hello/J%C3%BCrgen%20%3Cb%3E'
+    check 'showcase: /hello, type' has_line 'Content-Type: text/plain; charset=utf-8' GET /hello/x
+    check 'showcase: /echo' answers 200 '{"a": 1}' PATCH /echo '{"a": 1}'
+    type='Content-Type: text/x-mine; a="b"'
+    check 'showcase: /echo, type' has_line "$type" POST /echo x "$type"
+    check 'showcase: /echo, no type' has_line 'Content-Type: application/octet-stream' POST /echo x
+    check 'showcase: /echo, nothing' answers 200 '' GET /echo
+    check 'showcase: /sleep' answers 200 'slept 20 ms' GET /sleep/20
+    for bad in abc -1 1.5 +1 10001 99999999999999999999 '%00'; do
+        check "showcase: /sleep/$bad" has_status 400 GET "/sleep/$bad"
+    done
+    check 'showcase: /healthz' answers 200 ok GET /healthz
+    check 'showcase: /readyz' answers 200 ready GET /readyz
+    check 'showcase: 404' has_status 404 GET /sleep/1/2
+    check 'showcase: SIGTERM' stop
+}
+
+refused_by_the_ring() {
+    cat "$scratch"/sleeper.* | tr -d '\r' | grep -x 'HTTP/1.1 503 Service Unavailable'
+}
+
+# One thread, a ring of two: of six sleepers at least three are refused, and the other pool does not notice.
+fill_the_ring() {
+    for i in 1 2 3 4 5 6; do
+        ask GET /sleep/10000 >"$scratch/sleeper.$i" &
+    done
+    wait_for 10 refused_by_the_ring && answers 200 'Hello, World!' GET /pool/plaintext &&
+        cat "$scratch"/sleeper.* | grep 'Retry-After: [0-9]'
+}
+
+# The default deadline is 10 seconds, and the thread sleeps 10 seconds more than once.
+stuck_at_the_deadline() {
+    begin=$(date +%s)
+    stop || return
+    echo "after $(($(date +%s) - begin)) seconds"
+    [ $(($(date +%s) - begin)) -le 18 ]
+}
+
+second_signal_cuts() {
+    ask GET /sleep/10000 >"$scratch/answer" &
+    sleep 0.5
+    begin=$(date +%s)
+    kill -INT "$server"
+    sleep 0.3
+    stop || return
+    echo "after $(($(date +%s) - begin)) seconds"
+    [ $(($(date +%s) - begin)) -le 7 ]
+}
+
+drain_finishes_what_was_begun() {
+    ask GET /sleep/1500 >"$scratch/answer" &
+    asker=$!
+    sleep 0.5
+    stop || return
+    wait "$asker"
+    cat "$scratch/answer"
+    grep -x 'slept 1500 ms' "$scratch/answer" && grep -i -x 'Connection: close' "$scratch/answer"
+}
+
+test_showcase_limits() {
+    check 'showcase: one thread, a ring of two' \
+        start "$BUILD/showcase" --port 0 --pool-threads 1 --queue 2 --quiet
+    check 'showcase: /sleep cannot starve /pool/plaintext' fill_the_ring
+    check 'showcase: SIGTERM with a stuck handler' stuck_at_the_deadline
+    check 'showcase: --quiet' test ! -s "$scratch/err"
+
+    check 'showcase: --host --max-body' start "$BUILD/showcase" --host 127.0.0.1 --port 0 --max-body 10
+    check 'showcase: URL with the host' grep -x "listening on http://127.0.0.1:$port/" "$scratch/out"
+    check 'showcase: body as large as allowed' answers 200 1234567890 POST /echo 1234567890
+    check 'showcase: body too large' has_status 413 POST /echo 12345678901
+    check 'showcase: a drain finishes what was begun' drain_finishes_what_was_begun
+
+    check 'showcase: --max-body 0' start "$BUILD/showcase" --port 0 --max-body 0
+    check 'showcase: no body at all' has_status 413 POST /echo 1
+    check 'showcase: a second signal cuts' second_signal_cuts
+}
+
+$CC $CFLAGS tests/units/client.c -o "$client" || exit 2
+test_hello
+test_routes
+test_pool
+test_parser_only
+test_showcase_flags
+test_showcase_routes
+test_showcase_limits
+finish

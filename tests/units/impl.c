@@ -1,0 +1,3 @@
+// The one unit that has the implementation.
+#define HTTPSRV_IMPLEMENTATION
+#include "httpsrv.h"
