@@ -80,97 +80,97 @@
 //     0.1.0  parser, reactors, pools, router, inline and pool handlers, drain
 
 #ifndef HTTPSRV_H
-#    define HTTPSRV_H
+#define HTTPSRV_H
 
-#    if defined(HTTPSRV_IMPLEMENTATION) && !defined(_GNU_SOURCE)
-#        define _GNU_SOURCE // before the first header of the system
-#    endif
+#if defined(HTTPSRV_IMPLEMENTATION) && !defined(_GNU_SOURCE)
+#define _GNU_SOURCE // before the first header of the system
+#endif
 
-#    include <stdarg.h>
-#    include <stdbool.h>
-#    include <stddef.h>
-#    include <stdint.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
 // ===========================================================================================
 // >>config    Macros. Define them before the include, alike in every unit that includes it.
 // ===========================================================================================
 
-#    define HTTPSRV_VERSION     "0.1.0"
-#    define HTTPSRV_VERSION_NUM 100 // 10000 * major + 100 * minor + patch
+#define HTTPSRV_VERSION     "0.1.0"
+#define HTTPSRV_VERSION_NUM 100 // 10000 * major + 100 * minor + patch
 
 // Storage class of the public functions, for example `static` or an export attribute.
-#    ifndef HTTPSRV_API
-#        define HTTPSRV_API extern
-#    endif
+#ifndef HTTPSRV_API
+#define HTTPSRV_API extern
+#endif
 
 // HTTPSRV_DEBUG turns on assertions (right thread, right holder, sane state) and overwrites input that a handler
 // may no longer look at. HTTPSRV_ASSERT(condition) may be defined beside it; it defaults to assert().
-#    if defined(HTTPSRV_DEBUG) && !defined(HTTPSRV_ASSERT)
-#        include <assert.h>
-#        define HTTPSRV_ASSERT(condition) assert(condition)
-#    elif !defined(HTTPSRV_ASSERT)
-#        define HTTPSRV_ASSERT(condition) ((void)0)
-#    endif
+#if defined(HTTPSRV_DEBUG) && !defined(HTTPSRV_ASSERT)
+#include <assert.h>
+#define HTTPSRV_ASSERT(condition) assert(condition)
+#elif !defined(HTTPSRV_ASSERT)
+#define HTTPSRV_ASSERT(condition) ((void)0)
+#endif
 
 // Bytes of the read buffer and of the output buffer that each reactor shares among its connections. At least 512.
-#    ifndef HTTPSRV_READ_BUFFER
-#        define HTTPSRV_READ_BUFFER 65536
-#    endif
-#    ifndef HTTPSRV_WRITE_BUFFER
-#        define HTTPSRV_WRITE_BUFFER 65536
-#    endif
+#ifndef HTTPSRV_READ_BUFFER
+#define HTTPSRV_READ_BUFFER 65536
+#endif
+#ifndef HTTPSRV_WRITE_BUFFER
+#define HTTPSRV_WRITE_BUFFER 65536
+#endif
 
 // Bytes of request memory (httpsrv_alloc, staged answers) that come with each request in flight; what goes beyond
 // is taken from the allocator. At least 256.
-#    ifndef HTTPSRV_REQUEST_MEMORY
-#        define HTTPSRV_REQUEST_MEMORY 2048
-#    endif
+#ifndef HTTPSRV_REQUEST_MEMORY
+#define HTTPSRV_REQUEST_MEMORY 2048
+#endif
 
-#    ifndef HTTPSRV_MAX_LISTENERS
-#        define HTTPSRV_MAX_LISTENERS 8 // addresses a server can listen on
-#    endif
-#    ifndef HTTPSRV_MAX_POOLS
-#        define HTTPSRV_MAX_POOLS 8 // thread pools a server can have
-#    endif
-#    ifndef HTTPSRV_MAX_PARAMS
-#        define HTTPSRV_MAX_PARAMS 16 // parameters (":id", "*rest") in one route
-#    endif
-#    ifndef HTTPSRV_CACHE_LINE
-#        define HTTPSRV_CACHE_LINE 64 // bytes kept between data that different threads write
-#    endif
+#ifndef HTTPSRV_MAX_LISTENERS
+#define HTTPSRV_MAX_LISTENERS 8 // addresses a server can listen on
+#endif
+#ifndef HTTPSRV_MAX_POOLS
+#define HTTPSRV_MAX_POOLS 8 // thread pools a server can have
+#endif
+#ifndef HTTPSRV_MAX_PARAMS
+#define HTTPSRV_MAX_PARAMS 16 // parameters (":id", "*rest") in one route
+#endif
+#ifndef HTTPSRV_CACHE_LINE
+#define HTTPSRV_CACHE_LINE 64 // bytes kept between data that different threads write
+#endif
 
-#    if defined(__GNUC__) || defined(__clang__)
-#        define HTTPSRV_PRINTF(format_at, first_at) __attribute__((format(printf, format_at, first_at)))
-#    else
-#        define HTTPSRV_PRINTF(format_at, first_at)
-#    endif
+#if defined(__GNUC__) || defined(__clang__)
+#define HTTPSRV_PRINTF(format_at, first_at) __attribute__((format(printf, format_at, first_at)))
+#else
+#define HTTPSRV_PRINTF(format_at, first_at)
+#endif
 
 // ===========================================================================================
 // >>types     What goes in and out. In configurations zero means default and negative off or unlimited.
 // ===========================================================================================
 
 // "None" or "nothing" where 0 would mean the default: `.max.body = HTTPSRV_ZERO` takes no bodies at all.
-#    define HTTPSRV_ZERO     ((-2147483647) - 1)
-#    define HTTPSRV_ALL_CPUS (-1) // reactors: one for each CPU this process may run on
+#define HTTPSRV_ZERO     ((-2147483647) - 1)
+#define HTTPSRV_ALL_CPUS (-1) // reactors: one for each CPU this process may run on
 
 // name, value, text
-#    define HTTPSRV_RESULTS(X)                     \
-        X(OK, 0, "success")                        \
-        X(ARG, -1, "invalid argument")             \
-        X(NOMEM, -2, "out of memory")              \
-        X(SYS, -3, "system call failed")           \
-        X(STATE, -4, "not possible in this state") \
-        X(FULL, -5, "full")                        \
-        X(GONE, -6, "gone")                        \
-        X(SYNTAX, -7, "malformed message")         \
-        X(TOOBIG, -8, "over a limit")              \
-        X(UNSUPPORTED, -9, "unsupported")          \
-        X(ROUTE, -10, "bad route")
+#define HTTPSRV_RESULTS(X)                     \
+    X(OK, 0, "success")                        \
+    X(ARG, -1, "invalid argument")             \
+    X(NOMEM, -2, "out of memory")              \
+    X(SYS, -3, "system call failed")           \
+    X(STATE, -4, "not possible in this state") \
+    X(FULL, -5, "full")                        \
+    X(GONE, -6, "gone")                        \
+    X(SYNTAX, -7, "malformed message")         \
+    X(TOOBIG, -8, "over a limit")              \
+    X(UNSUPPORTED, -9, "unsupported")          \
+    X(ROUTE, -10, "bad route")
 
 typedef enum httpsrv_result {
-#    define HTTPSRV_X(name, value, text) HTTPSRV_##name = (value),
+#define HTTPSRV_X(name, value, text) HTTPSRV_##name = (value),
     HTTPSRV_RESULTS(HTTPSRV_X)
-#    undef HTTPSRV_X
+#undef HTTPSRV_X
 } httpsrv_result;
 
 // A view of bytes: not terminated, not owned. ptr == NULL says "absent", which an empty view does not.
@@ -180,12 +180,12 @@ typedef struct httpsrv_str {
 } httpsrv_str;
 
 // A view of a string literal, and the two arguments that printf's "%.*s" takes.
-#    ifdef __cplusplus
-#        define HTTPSRV_STR(literal) (httpsrv_str{"" literal, sizeof(literal) - 1})
-#    else
-#        define HTTPSRV_STR(literal) ((httpsrv_str){"" literal, sizeof(literal) - 1})
-#    endif
-#    define HTTPSRV_FMT(s) (int)(s).len, (s).ptr
+#ifdef __cplusplus
+#define HTTPSRV_STR(literal) (httpsrv_str{"" literal, sizeof(literal) - 1})
+#else
+#define HTTPSRV_STR(literal) ((httpsrv_str){"" literal, sizeof(literal) - 1})
+#endif
+#define HTTPSRV_FMT(s) (int)(s).len, (s).ptr
 
 typedef struct httpsrv_field {
     httpsrv_str name;
@@ -216,8 +216,7 @@ typedef enum httpsrv_form {
 
 // Sizes in bytes. Zero means the default in brackets.
 typedef struct httpsrv_limits {
-    int64_t
-        head; // request line and fields with their line ends, and empty lines before [16384, at most 16 MB]
+    int64_t head; // request line and fields with their line ends, and empty lines before [16384, at most 16 MB]
     int64_t uri;  // request target [8192]; a method token may be as long
     int headers;  // fields in a head [100]
     int64_t body; // decoded body [1 MB]; negative: unlimited
@@ -233,12 +232,11 @@ typedef struct httpsrv_head {
     httpsrv_method_id method_id;
     httpsrv_form form;
     httpsrv_str method;
-    httpsrv_str target; // as received
-    httpsrv_str path;   // undecoded; "/" where an absolute target has none, "*" for the asterisk form
-    httpsrv_str query;  // undecoded, without the "?"; absent without one
-    httpsrv_str
-        authority; // of an absolute or authority form target, else of the Host field; absent without either
-    httpsrv_str host; // value of the Host field
+    httpsrv_str target;    // as received
+    httpsrv_str path;      // undecoded; "/" where an absolute target has none, "*" for the asterisk form
+    httpsrv_str query;     // undecoded, without the "?"; absent without one
+    httpsrv_str authority; // of an absolute or authority form target, else of the Host field; absent without either
+    httpsrv_str host;      // value of the Host field
     httpsrv_str content_type;
     int64_t content_length; // -1 without the field
     bool chunked;           // Transfer-Encoding: chunked
@@ -288,49 +286,49 @@ typedef enum httpsrv_log_level {
 } httpsrv_log_level;
 
 // name, level, text. Each item is also a counter: httpsrv_metrics.items.
-#    define HTTPSRV_LOG_ITEMS(X)                                                            \
-        X(NONE, DEBUG, "nothing")                                                           \
-        X(LISTENING, INFO, "listening")                                                     \
-        X(DRAINING, INFO, "draining")                                                       \
-        X(STOPPED, INFO, "stopped")                                                         \
-        X(ACCEPT_FAILED, ERROR, "accept failed")                                            \
-        X(NO_DESCRIPTORS, ERROR, "out of file descriptors, accepting pauses")               \
-        X(NO_MEMORY, ERROR, "out of memory")                                                \
-        X(TOO_MANY_CONNECTIONS, WARNING, "too many connections")                            \
-        X(QUEUE_FULL, WARNING, "queue of the pool is full")                                 \
-        X(NO_ANSWER, ERROR, "handler returned without an answer")                           \
-        X(ANSWERED_TWICE, ERROR, "handler answered twice")                                  \
-        X(CUT, WARNING, "cut at the end of the drain")                                      \
-        X(INCOMPLETE, INFO, "client stopped in the middle of a request")                    \
-        X(CLIENT_GONE, DEBUG, "client left before its answer")                              \
-        X(HEAD_TIMEOUT, INFO, "head not in time")                                           \
-        X(BODY_TIMEOUT, INFO, "body not in time")                                           \
-        X(IDLE_TIMEOUT, DEBUG, "idle for too long")                                         \
-        X(WRITE_TIMEOUT, INFO, "client does not take its answer")                           \
-        X(BAD_REQUEST_LINE, INFO, "malformed request line")                                 \
-        X(BAD_METHOD, INFO, "malformed method")                                             \
-        X(BAD_TARGET, INFO, "malformed request target")                                     \
-        X(BAD_VERSION, INFO, "unsupported HTTP version")                                    \
-        X(BAD_FIELD, INFO, "malformed header field")                                        \
-        X(BAD_HOST, INFO, "Host missing, repeated or invalid")                              \
-        X(BAD_LENGTH, INFO, "Content-Length invalid, repeated or beside Transfer-Encoding") \
-        X(BAD_CODING, INFO, "Transfer-Encoding invalid")                                    \
-        X(UNKNOWN_CODING, INFO, "transfer coding not implemented")                          \
-        X(BAD_CHUNK, INFO, "malformed chunk")                                               \
-        X(BAD_TRAILER, INFO, "malformed or forbidden trailer field")                        \
-        X(BAD_PATH, INFO, "path above the root or with a NUL")                              \
-        X(BAD_EXPECT, INFO, "unknown expectation")                                          \
-        X(URI_TOO_LONG, INFO, "request target too long")                                    \
-        X(HEAD_TOO_LARGE, INFO, "head too large or with too many fields")                   \
-        X(BODY_TOO_LARGE, INFO, "body too large")                                           \
-        X(UNKNOWN_METHOD, INFO, "unknown method")                                           \
-        X(NOT_FOUND, DEBUG, "no route for this path")                                       \
-        X(NOT_ALLOWED, DEBUG, "no route for this method")
+#define HTTPSRV_LOG_ITEMS(X)                                                            \
+    X(NONE, DEBUG, "nothing")                                                           \
+    X(LISTENING, INFO, "listening")                                                     \
+    X(DRAINING, INFO, "draining")                                                       \
+    X(STOPPED, INFO, "stopped")                                                         \
+    X(ACCEPT_FAILED, ERROR, "accept failed")                                            \
+    X(NO_DESCRIPTORS, ERROR, "out of file descriptors, accepting pauses")               \
+    X(NO_MEMORY, ERROR, "out of memory")                                                \
+    X(TOO_MANY_CONNECTIONS, WARNING, "too many connections")                            \
+    X(QUEUE_FULL, WARNING, "queue of the pool is full")                                 \
+    X(NO_ANSWER, ERROR, "handler returned without an answer")                           \
+    X(ANSWERED_TWICE, ERROR, "handler answered twice")                                  \
+    X(CUT, WARNING, "cut at the end of the drain")                                      \
+    X(INCOMPLETE, INFO, "client stopped in the middle of a request")                    \
+    X(CLIENT_GONE, DEBUG, "client left before its answer")                              \
+    X(HEAD_TIMEOUT, INFO, "head not in time")                                           \
+    X(BODY_TIMEOUT, INFO, "body not in time")                                           \
+    X(IDLE_TIMEOUT, DEBUG, "idle for too long")                                         \
+    X(WRITE_TIMEOUT, INFO, "client does not take its answer")                           \
+    X(BAD_REQUEST_LINE, INFO, "malformed request line")                                 \
+    X(BAD_METHOD, INFO, "malformed method")                                             \
+    X(BAD_TARGET, INFO, "malformed request target")                                     \
+    X(BAD_VERSION, INFO, "unsupported HTTP version")                                    \
+    X(BAD_FIELD, INFO, "malformed header field")                                        \
+    X(BAD_HOST, INFO, "Host missing, repeated or invalid")                              \
+    X(BAD_LENGTH, INFO, "Content-Length invalid, repeated or beside Transfer-Encoding") \
+    X(BAD_CODING, INFO, "Transfer-Encoding invalid")                                    \
+    X(UNKNOWN_CODING, INFO, "transfer coding not implemented")                          \
+    X(BAD_CHUNK, INFO, "malformed chunk")                                               \
+    X(BAD_TRAILER, INFO, "malformed or forbidden trailer field")                        \
+    X(BAD_PATH, INFO, "path above the root or with a NUL")                              \
+    X(BAD_EXPECT, INFO, "unknown expectation")                                          \
+    X(URI_TOO_LONG, INFO, "request target too long")                                    \
+    X(HEAD_TOO_LARGE, INFO, "head too large or with too many fields")                   \
+    X(BODY_TOO_LARGE, INFO, "body too large")                                           \
+    X(UNKNOWN_METHOD, INFO, "unknown method")                                           \
+    X(NOT_FOUND, DEBUG, "no route for this path")                                       \
+    X(NOT_ALLOWED, DEBUG, "no route for this method")
 
 typedef enum httpsrv_log_item {
-#    define HTTPSRV_X(name, level, text) HTTPSRV_LOG_##name,
+#define HTTPSRV_X(name, level, text) HTTPSRV_LOG_##name,
     HTTPSRV_LOG_ITEMS(HTTPSRV_X)
-#    undef HTTPSRV_X
+#undef HTTPSRV_X
         HTTPSRV_LOG_COUNT
 } httpsrv_log_item;
 
@@ -365,8 +363,8 @@ typedef struct httpsrv_pool_config {
 
 // Zero means the default in brackets; negative means off or unlimited, where "off" is listed; else it is an error.
 typedef struct httpsrv_config {
-    const char *host; // numeric address or "localhost" [all addresses, IPv4 and IPv6]
-    int port;         // [0: a free one, see httpsrv_port]
+    const char *host;                          // numeric address or "localhost" [all addresses, IPv4 and IPv6]
+    int port;                                  // [0: a free one, see httpsrv_port]
     const char *listen[HTTPSRV_MAX_LISTENERS]; // instead of host and port: "127.0.0.1:80", "[::1]:80", "*:80"
     int reactors;                              // event loops, each with a thread [1]; HTTPSRV_ALL_CPUS
     int backlog;                               // of each listening socket [1024]
@@ -433,16 +431,16 @@ typedef struct httpsrv_metrics {
     uint64_t items[HTTPSRV_LOG_COUNT]; // by httpsrv_log_item
     uint64_t drain_finished;           // the last drain: requests that finished after httpsrv_stop...
     uint64_t drain_cut;                // ...requests that were cut at the deadline...
-    uint64_t drain_stuck; // ...and workers that were still busy when httpsrv_run or httpsrv_join returned
+    uint64_t drain_stuck;              // ...and workers that were still busy when httpsrv_run or httpsrv_join returned
 } httpsrv_metrics;
 
 // ===========================================================================================
 // >>api       Functions.
 // ===========================================================================================
 
-#    ifdef __cplusplus
+#ifdef __cplusplus
 extern "C" {
-#    endif
+#endif
 
 // ---- server ----
 
@@ -528,9 +526,9 @@ HTTPSRV_API httpsrv *httpsrv_server(const httpsrv_req *req);
 HTTPSRV_API httpsrv_str httpsrv_method(const httpsrv_req *req);
 HTTPSRV_API httpsrv_str httpsrv_target(const httpsrv_req *req); // as received
 HTTPSRV_API httpsrv_str httpsrv_path(const httpsrv_req *req);   // dot segments resolved, then percent-decoded
-HTTPSRV_API httpsrv_str httpsrv_host(const httpsrv_req *req); // authority of the target, else the Host field
-HTTPSRV_API httpsrv_str httpsrv_peer(httpsrv_req *req); // "192.0.2.7" or "2001:db8::7", without the port
-HTTPSRV_API httpsrv_str httpsrv_body(const httpsrv_req *req); // complete and decoded; empty without one
+HTTPSRV_API httpsrv_str httpsrv_host(const httpsrv_req *req);   // authority of the target, else the Host field
+HTTPSRV_API httpsrv_str httpsrv_peer(httpsrv_req *req);         // "192.0.2.7" or "2001:db8::7", without the port
+HTTPSRV_API httpsrv_str httpsrv_body(const httpsrv_req *req);   // complete and decoded; empty without one
 HTTPSRV_API const httpsrv_head *httpsrv_request_head(const httpsrv_req *req); // everything the parser found
 
 // The first field of that name, compared without regard to case; absent (ptr == NULL) without one.
@@ -566,8 +564,8 @@ HTTPSRV_API httpsrv_result httpsrv_add(httpsrv_req *req, const char *name, https
 HTTPSRV_API httpsrv_result httpsrv_reply(httpsrv_req *req, int status, const char *type, httpsrv_str body);
 
 // The same with a body made by printf's rules, of at most 1 MB.
-HTTPSRV_API httpsrv_result httpsrv_replyf(httpsrv_req *req, int status, const char *type, const char *format,
-                                          ...) HTTPSRV_PRINTF(4, 5);
+HTTPSRV_API httpsrv_result httpsrv_replyf(httpsrv_req *req, int status, const char *type, const char *format, ...)
+    HTTPSRV_PRINTF(4, 5);
 
 // The same with everything an answer can have.
 HTTPSRV_API httpsrv_result httpsrv_reply_with(httpsrv_req *req, const httpsrv_answer *answer);
@@ -582,83 +580,78 @@ HTTPSRV_API void httpsrv_parser_init(httpsrv_parser *parser, const httpsrv_limit
 // may have moved in between, but out and its fields are the same for the whole head. Result: > 0 the bytes of the head; 0 more are needed; < 0 a httpsrv_result, with
 // parser->status and parser->item telling which refusal it deserves. out's views are valid from the return > 0 on.
 // No byte is looked at twice, whatever the split: the cost is proportional to the head's size in total.
-HTTPSRV_API ptrdiff_t httpsrv_parse_head(httpsrv_parser *parser, const char *buf, size_t len,
-                                         httpsrv_head *out);
+HTTPSRV_API ptrdiff_t httpsrv_parse_head(httpsrv_parser *parser, const char *buf, size_t len, httpsrv_head *out);
 
 // Consumes bytes of the body. buf starts at the first byte not consumed yet. Result: > 0 bytes consumed, *piece being the
 // data among them, perhaps none; 0 more are needed; < 0 as above. Call while parser->phase is HTTPSRV_PHASE_BODY.
-HTTPSRV_API ptrdiff_t httpsrv_parse_body(httpsrv_parser *parser, const char *buf, size_t len,
-                                         httpsrv_str *piece);
+HTTPSRV_API ptrdiff_t httpsrv_parse_body(httpsrv_parser *parser, const char *buf, size_t len, httpsrv_str *piece);
 
 // Parses the trailer section behind a chunked body like httpsrv_parse_head: buf starts at its first byte in each call.
 // Only fields and num_fields of out are set. Call while parser->phase is HTTPSRV_PHASE_TRAILERS.
-HTTPSRV_API ptrdiff_t httpsrv_parse_trailers(httpsrv_parser *parser, const char *buf, size_t len,
-                                             httpsrv_head *out);
+HTTPSRV_API ptrdiff_t httpsrv_parse_trailers(httpsrv_parser *parser, const char *buf, size_t len, httpsrv_head *out);
 
 // Whether the message is complete.
 HTTPSRV_API bool httpsrv_parse_done(const httpsrv_parser *parser);
 
-#    ifdef __cplusplus
+#ifdef __cplusplus
 }
-#    endif
+#endif
 
 #endif // HTTPSRV_H
 
 #if defined(HTTPSRV_IMPLEMENTATION) && !defined(HTTPSRV_IMPLEMENTED)
-#    define HTTPSRV_IMPLEMENTED
+#define HTTPSRV_IMPLEMENTED
 
 // ===========================================================================================
 // >>platform  The system.    owns: nothing    thread: any    uses: libc, pthreads, Linux
 // ===========================================================================================
 
-#    include <arpa/inet.h>
-#    include <errno.h>
-#    include <fcntl.h>
-#    include <limits.h>
-#    include <netinet/in.h>
-#    include <netinet/tcp.h>
-#    include <pthread.h>
-#    include <signal.h>
-#    include <stdio.h>
-#    include <stdlib.h>
-#    include <string.h>
-#    include <sys/epoll.h>
-#    include <sys/eventfd.h>
-#    include <sys/prctl.h>
-#    include <sys/resource.h>
-#    include <sys/socket.h>
-#    include <sys/syscall.h>
-#    include <sys/uio.h>
-#    include <time.h>
-#    include <unistd.h>
-#    if defined(__SSE2__)
-#        include <emmintrin.h>
-#    endif
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
-#    if !defined(__linux__)
-#        error "httpsrv.h needs Linux"
-#    endif
-#    if defined(__GLIBC__) && !defined(__USE_MISC)
-#        error "httpsrv.h: include it before system headers, or compile with -D_GNU_SOURCE or -std=gnu11"
-#    endif
-#    if HTTPSRV_READ_BUFFER < 512 || HTTPSRV_WRITE_BUFFER < 512 || HTTPSRV_REQUEST_MEMORY < 256
-#        error \
-            "httpsrv.h: HTTPSRV_READ_BUFFER and HTTPSRV_WRITE_BUFFER are at least 512, HTTPSRV_REQUEST_MEMORY 256"
-#    endif
-#    if HTTPSRV_MAX_LISTENERS < 1 || HTTPSRV_MAX_POOLS < 1 || HTTPSRV_MAX_PARAMS < 1 || \
-        HTTPSRV_MAX_PARAMS > 64
-#        error "httpsrv.h: HTTPSRV_MAX_LISTENERS and _POOLS are at least 1, HTTPSRV_MAX_PARAMS 1 to 64"
-#    endif
+#if !defined(__linux__)
+#error "httpsrv.h needs Linux"
+#endif
+#if defined(__GLIBC__) && !defined(__USE_MISC)
+#error "httpsrv.h: include it before system headers, or compile with -D_GNU_SOURCE or -std=gnu11"
+#endif
+#if HTTPSRV_READ_BUFFER < 512 || HTTPSRV_WRITE_BUFFER < 512 || HTTPSRV_REQUEST_MEMORY < 256
+#error "httpsrv.h: HTTPSRV_READ_BUFFER and HTTPSRV_WRITE_BUFFER are at least 512, HTTPSRV_REQUEST_MEMORY 256"
+#endif
+#if HTTPSRV_MAX_LISTENERS < 1 || HTTPSRV_MAX_POOLS < 1 || HTTPSRV_MAX_PARAMS < 1 || HTTPSRV_MAX_PARAMS > 64
+#error "httpsrv.h: HTTPSRV_MAX_LISTENERS and _POOLS are at least 1, HTTPSRV_MAX_PARAMS 1 to 64"
+#endif
 
-#    define HSRV_LIKELY(x)   __builtin_expect(!!(x), 1)
-#    define HSRV_UNLIKELY(x) __builtin_expect(!!(x), 0)
-#    define HSRV_ALIGNED     __attribute__((aligned(HTTPSRV_CACHE_LINE)))
+#define HSRV_LIKELY(x)   __builtin_expect(!!(x), 1)
+#define HSRV_UNLIKELY(x) __builtin_expect(!!(x), 0)
+#define HSRV_ALIGNED     __attribute__((aligned(HTTPSRV_CACHE_LINE)))
 
 // The seam: nothing else in this file talks to the kernel. A test that defines HTTPSRV_SEAM as the name of a file
 // replaces all of it, to fail calls on purpose or to put a simulated kernel in its place.
-#    ifdef HTTPSRV_SEAM
-#        include HTTPSRV_SEAM
-#    else
+#ifdef HTTPSRV_SEAM
+#include HTTPSRV_SEAM
+#else
 
 static inline int hsrv_sys_socket(int family) {
     return socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -732,12 +725,11 @@ static inline ssize_t hsrv_sys_eventfd_add(int fd) {
     return write(fd, &one, sizeof one);
 }
 
-#        ifndef SYS_futex
-#            define SYS_futex \
-                SYS_futex_time64 // 32-bit architectures that never had another; without a time-out they agree
-#        endif
-#        define HSRV_FUTEX_WAIT_PRIVATE 128
-#        define HSRV_FUTEX_WAKE_PRIVATE 129
+#ifndef SYS_futex
+#define SYS_futex SYS_futex_time64 // 32-bit architectures that never had another; without a time-out they agree
+#endif
+#define HSRV_FUTEX_WAIT_PRIVATE 128
+#define HSRV_FUTEX_WAKE_PRIVATE 129
 
 static inline int hsrv_sys_futex_wait(uint32_t *word, uint32_t expected) {
     return (int)syscall(SYS_futex, word, HSRV_FUTEX_WAIT_PRIVATE, expected, NULL, NULL, 0);
@@ -793,7 +785,7 @@ static inline int hsrv_sys_thread_join(pthread_t thread) {
     return pthread_join(thread, NULL);
 }
 
-#    endif // HTTPSRV_SEAM
+#endif // HTTPSRV_SEAM
 
 // A thread with all signals blocked, so that the application's handlers never run on it. 0 or an errno.
 static int hsrv_platform_thread_start(pthread_t *thread, void *(*fn)(void *), void *arg) {
@@ -824,13 +816,12 @@ static inline void hsrv_platform_count(size_t *counter, size_t n) {
 // ===========================================================================================
 
 // Character classes, as bits of hsrv_text_classes.
-#    define HSRV_TOKEN 1u // tchar, RFC 9110 section 5.6.2
-#    define HSRV_PATH \
-        2u // pchar and "/" without "%", RFC 3986 section 3.3: what a target holds beside "%" and "?"
-#    define HSRV_NAME   4u // reg-name, RFC 3986 section 3.2.2: unreserved, sub-delims, "%"
-#    define HSRV_VALUE  8u // HTAB, SP, VCHAR, obs-text: RFC 9110 section 5.5
-#    define HSRV_DIGIT  16u
-#    define HSRV_HEXDIG 32u
+#define HSRV_TOKEN  1u // tchar, RFC 9110 section 5.6.2
+#define HSRV_PATH   2u // pchar and "/" without "%", RFC 3986 section 3.3: what a target holds beside "%" and "?"
+#define HSRV_NAME   4u // reg-name, RFC 3986 section 3.2.2: unreserved, sub-delims, "%"
+#define HSRV_VALUE  8u // HTAB, SP, VCHAR, obs-text: RFC 9110 section 5.5
+#define HSRV_DIGIT  16u
+#define HSRV_HEXDIG 32u
 
 static const unsigned char hsrv_text_classes[256] = {
     0,  0,  0,  0,  0,  0,  0,  0,  0,  8,  0,  0,  0,  0,  0,  0,  // control characters
@@ -929,25 +920,24 @@ static const char *hsrv_text_value_end_words(const char *p, const char *end) {
     return p;
 }
 
-#    if defined(__SSE2__)
+#if defined(__SSE2__)
 // Unsigned "below 0x20" is max(x, 0x20) != x, written as max(x, 0x1f) == 0x1f.
 static const char *hsrv_text_value_end(const char *p, const char *end) {
     const __m128i low = _mm_set1_epi8(0x1f), tab = _mm_set1_epi8('\t'), del = _mm_set1_epi8(0x7f);
     while (end - p >= 16) {
         const __m128i x = _mm_loadu_si128((const __m128i *)(const void *)p);
-        const __m128i control =
-            _mm_andnot_si128(_mm_cmpeq_epi8(x, tab), _mm_cmpeq_epi8(_mm_max_epu8(x, low), low));
+        const __m128i control = _mm_andnot_si128(_mm_cmpeq_epi8(x, tab), _mm_cmpeq_epi8(_mm_max_epu8(x, low), low));
         const int hits = _mm_movemask_epi8(_mm_or_si128(control, _mm_cmpeq_epi8(x, del)));
         if (hits != 0) return p + __builtin_ctz((unsigned)hits);
         p += 16;
     }
     return hsrv_text_value_end_words(p, end);
 }
-#    else
+#else
 static inline const char *hsrv_text_value_end(const char *p, const char *end) {
     return hsrv_text_value_end_words(p, end);
 }
-#    endif
+#endif
 
 static inline int hsrv_text_hex(char c) {
     if (!hsrv_text_is(c, HSRV_HEXDIG)) return -1;
@@ -985,15 +975,13 @@ static inline char *hsrv_text_append(char *out, httpsrv_str s) {
     return out + s.len;
 }
 
-#    define HSRV_APPEND(out, literal) \
-        (memcpy((out), (literal), sizeof(literal) - 1), (out) + (sizeof(literal) - 1))
+#define HSRV_APPEND(out, literal) (memcpy((out), (literal), sizeof(literal) - 1), (out) + (sizeof(literal) - 1))
 
 // Whether each "%" is followed by two hexadecimal digits.
 static bool hsrv_text_escapes_valid(httpsrv_str s) {
     for (size_t i = 0; i < s.len; i++) {
         if (s.ptr[i] != '%') continue;
-        if (s.len - i < 3 || !hsrv_text_is(s.ptr[i + 1], HSRV_HEXDIG) ||
-            !hsrv_text_is(s.ptr[i + 2], HSRV_HEXDIG)) {
+        if (s.len - i < 3 || !hsrv_text_is(s.ptr[i + 1], HSRV_HEXDIG) || !hsrv_text_is(s.ptr[i + 2], HSRV_HEXDIG)) {
             return false;
         }
         i += 2;
@@ -1148,8 +1136,7 @@ static char *hsrv_text_format_date(char *out, int64_t unix_seconds) {
     static const char weekdays[] = "ThuFriSatSunMonTueWed", months[] = "MarAprMayJunJulAugSepOctNovDecJanFeb";
     const int64_t days = unix_seconds / 86400, second = unix_seconds % 86400;
     const int64_t shifted = days + 719468, era = shifted / 146097, day_of_era = shifted % 146097;
-    const int64_t year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
+    const int64_t year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
     const int64_t day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     const int64_t month = (5 * day_of_year + 2) / 153;
     const int day = (int)(day_of_year - (153 * month + 2) / 5 + 1);
@@ -1173,7 +1160,7 @@ static char *hsrv_text_format_date(char *out, int64_t unix_seconds) {
 
 // The registry: https://www.iana.org/assignments/http-status-codes
 static httpsrv_str hsrv_text_phrase(int status) {
-#    define HSRV_PHRASE(code, text) \
+#define HSRV_PHRASE(code, text) \
     case code: return hsrv_text_view(text, sizeof(text) - 1)
     switch (status) {
         HSRV_PHRASE(100, "Continue");
@@ -1240,7 +1227,7 @@ static httpsrv_str hsrv_text_phrase(int status) {
         HSRV_PHRASE(511, "Network Authentication Required");
     default: return hsrv_text_view("Unknown", 7);
     }
-#    undef HSRV_PHRASE
+#undef HSRV_PHRASE
 }
 
 // ===========================================================================================
@@ -1249,20 +1236,20 @@ static httpsrv_str hsrv_text_phrase(int status) {
 
 static const char *hsrv_log_result_text(httpsrv_result result) {
     switch (result) {
-#    define HTTPSRV_X(name, value, text) \
+#define HTTPSRV_X(name, value, text) \
     case HTTPSRV_##name: return text;
         HTTPSRV_RESULTS(HTTPSRV_X)
-#    undef HTTPSRV_X
+#undef HTTPSRV_X
     }
     return "unknown result";
 }
 
 static const char *hsrv_log_item_text(httpsrv_log_item item) {
     switch (item) {
-#    define HTTPSRV_X(name, level, text) \
+#define HTTPSRV_X(name, level, text) \
     case HTTPSRV_LOG_##name: return text;
         HTTPSRV_LOG_ITEMS(HTTPSRV_X)
-#    undef HTTPSRV_X
+#undef HTTPSRV_X
     case HTTPSRV_LOG_COUNT: break;
     }
     return "unknown item";
@@ -1270,10 +1257,10 @@ static const char *hsrv_log_item_text(httpsrv_log_item item) {
 
 static httpsrv_log_level hsrv_log_item_level(httpsrv_log_item item) {
     switch (item) {
-#    define HTTPSRV_X(name, level, text) \
+#define HTTPSRV_X(name, level, text) \
     case HTTPSRV_LOG_##name: return HTTPSRV_LEVEL_##level;
         HTTPSRV_LOG_ITEMS(HTTPSRV_X)
-#    undef HTTPSRV_X
+#undef HTTPSRV_X
     case HTTPSRV_LOG_COUNT: break;
     }
     return HTTPSRV_LEVEL_DEBUG;
@@ -1359,8 +1346,7 @@ static bool hsrv_memory_buffer_reserve(hsrv_memory *memory, hsrv_buffer *buffer,
     return true;
 }
 
-static bool hsrv_memory_buffer_append(hsrv_memory *memory, hsrv_buffer *buffer, const char *bytes,
-                                      size_t len) {
+static bool hsrv_memory_buffer_append(hsrv_memory *memory, hsrv_buffer *buffer, const char *bytes, size_t len) {
     if (!hsrv_memory_buffer_reserve(memory, buffer, len)) return false;
     if (len > 0) memcpy(buffer->ptr + buffer->len, bytes, len);
     buffer->len += len;
@@ -1385,9 +1371,9 @@ typedef struct hsrv_arena {
     char *cur, *end;
 } hsrv_arena;
 
-#    define HSRV_ALIGN_UP(n, to) (((n) + (to)-1) / (to) * (to))
-#    define HSRV_BLOCK_HEADER    HSRV_ALIGN_UP(sizeof(hsrv_block), 16)
-#    define HSRV_BLOCK_SIZE      4096u
+#define HSRV_ALIGN_UP(n, to) (((n) + (to)-1) / (to) * (to))
+#define HSRV_BLOCK_HEADER    HSRV_ALIGN_UP(sizeof(hsrv_block), 16)
+#define HSRV_BLOCK_SIZE      4096u
 
 // first must be aligned to 16 bytes.
 static void hsrv_memory_arena_init(hsrv_arena *arena, hsrv_memory *memory, char *first, size_t size) {
@@ -1443,8 +1429,8 @@ static void hsrv_memory_arena_free(hsrv_arena *arena) {
 // A slab: items of one size, addressed by slot number, in chunks of 64 that come and go with the load. The directory is
 // as long as the largest number of items asks for, an empty chunk beyond one is given back, and chunks with room are
 // found through a doubly linked list. An index of UINT32_MAX means "none".
-#    define HSRV_SLAB_ITEMS 64u
-#    define HSRV_NONE       UINT32_MAX
+#define HSRV_SLAB_ITEMS 64u
+#define HSRV_NONE       UINT32_MAX
 
 typedef struct hsrv_chunk {
     char *items;         // NULL: not allocated
@@ -1462,8 +1448,7 @@ typedef struct hsrv_slab {
     uint32_t empty;  // chunks with memory and no item in use
 } hsrv_slab;
 
-static bool hsrv_memory_slab_init(hsrv_slab *slab, hsrv_memory *memory, size_t item_size,
-                                  uint32_t max_items) {
+static bool hsrv_memory_slab_init(hsrv_slab *slab, hsrv_memory *memory, size_t item_size, uint32_t max_items) {
     slab->memory = memory;
     slab->item_size = item_size;
     slab->num_chunks = (max_items + HSRV_SLAB_ITEMS - 1) / HSRV_SLAB_ITEMS;
@@ -1601,27 +1586,27 @@ enum hsrv_parser_state {
 };
 
 // What was seen so far in this head: bits of httpsrv_parser.seen.
-#    define HSRV_SEEN_HOST         0x0001u
-#    define HSRV_SEEN_LENGTH       0x0002u
-#    define HSRV_SEEN_CODING       0x0004u // a Transfer-Encoding field
-#    define HSRV_SEEN_CHUNKED      0x0008u // its chunked
-#    define HSRV_SEEN_OTHER_CODING 0x0010u // another coding before chunked
-#    define HSRV_SEEN_BAD_CODING   0x0020u // a coding behind chunked
-#    define HSRV_SEEN_CLOSE        0x0040u
-#    define HSRV_SEEN_KEEP_ALIVE   0x0080u
-#    define HSRV_SEEN_TO_UPGRADE   0x0100u // Connection: upgrade
-#    define HSRV_SEEN_UPGRADE      0x0200u // an Upgrade field
-#    define HSRV_SEEN_CONTINUE     0x0400u
-#    define HSRV_SEEN_EXPECT_OTHER 0x0800u
-#    define HSRV_SEEN_PERCENT      0x1000u // in the target
-#    define HSRV_SEEN_BRACKET      0x2000u // in the target
-#    define HSRV_SEEN_TYPE         0x4000u
+#define HSRV_SEEN_HOST         0x0001u
+#define HSRV_SEEN_LENGTH       0x0002u
+#define HSRV_SEEN_CODING       0x0004u // a Transfer-Encoding field
+#define HSRV_SEEN_CHUNKED      0x0008u // its chunked
+#define HSRV_SEEN_OTHER_CODING 0x0010u // another coding before chunked
+#define HSRV_SEEN_BAD_CODING   0x0020u // a coding behind chunked
+#define HSRV_SEEN_CLOSE        0x0040u
+#define HSRV_SEEN_KEEP_ALIVE   0x0080u
+#define HSRV_SEEN_TO_UPGRADE   0x0100u // Connection: upgrade
+#define HSRV_SEEN_UPGRADE      0x0200u // an Upgrade field
+#define HSRV_SEEN_CONTINUE     0x0400u
+#define HSRV_SEEN_EXPECT_OTHER 0x0800u
+#define HSRV_SEEN_PERCENT      0x1000u // in the target
+#define HSRV_SEEN_BRACKET      0x2000u // in the target
+#define HSRV_SEEN_TYPE         0x4000u
 
-#    define HSRV_MAX_EMPTY_LINES 4u    // before a request line, RFC 9112 section 2.2
-#    define HSRV_MAX_EXTENSIONS  4096u // bytes of chunk extensions in a message
-#    define HSRV_MAX_TRAILERS    8192u // bytes of a trailer section
-#    define HSRV_MAX_HEAD        (16 << 20)
-#    define HSRV_MAX_FIELDS      4096
+#define HSRV_MAX_EMPTY_LINES 4u    // before a request line, RFC 9112 section 2.2
+#define HSRV_MAX_EXTENSIONS  4096u // bytes of chunk extensions in a message
+#define HSRV_MAX_TRAILERS    8192u // bytes of a trailer section
+#define HSRV_MAX_HEAD        (16 << 20)
+#define HSRV_MAX_FIELDS      4096
 
 static ptrdiff_t hsrv_parser_error(const httpsrv_parser *p) {
     switch (p->status) {
@@ -1706,6 +1691,7 @@ static int hsrv_parser_method(httpsrv_parser *p, const char *buf, size_t len) {
     p->pos = (uint32_t)i;
     if (i - p->mark > p->max_uri) return hsrv_parser_fail(p, HTTPSRV_LOG_URI_TOO_LONG);
     if (i == len) return 0;
+    if (buf[i] == '\r' || buf[i] == '\n') return hsrv_parser_fail(p, HTTPSRV_LOG_BAD_REQUEST_LINE);
     if (buf[i] != ' ' || i == p->mark) return hsrv_parser_fail(p, HTTPSRV_LOG_BAD_METHOD);
     p->method_at = p->mark;
     p->method_len = (uint32_t)i - p->mark;
@@ -1731,7 +1717,8 @@ static int hsrv_parser_target_stop(httpsrv_parser *p, const char *buf, uint32_t 
         break;
     default: break;
     }
-    return hsrv_parser_fail(p, at == p->mark ? HTTPSRV_LOG_BAD_REQUEST_LINE : HTTPSRV_LOG_BAD_TARGET);
+    const bool cut_short = at == p->mark || buf[at] == '\r' || buf[at] == '\n';
+    return hsrv_parser_fail(p, cut_short ? HTTPSRV_LOG_BAD_REQUEST_LINE : HTTPSRV_LOG_BAD_TARGET);
 }
 
 static int hsrv_parser_target(httpsrv_parser *p, const char *buf, size_t len) {
@@ -1749,8 +1736,7 @@ static int hsrv_parser_target(httpsrv_parser *p, const char *buf, size_t len) {
     }
     p->target_at = p->mark;
     p->target_len = (uint32_t)i - p->mark;
-    if ((p->seen & HSRV_SEEN_PERCENT) &&
-        !hsrv_text_escapes_valid(hsrv_text_view(buf + p->mark, p->target_len))) {
+    if ((p->seen & HSRV_SEEN_PERCENT) && !hsrv_text_escapes_valid(hsrv_text_view(buf + p->mark, p->target_len))) {
         return hsrv_parser_fail(p, HTTPSRV_LOG_BAD_TARGET);
     }
     p->pos = p->mark = (uint32_t)i + 1;
@@ -1759,8 +1745,8 @@ static int hsrv_parser_target(httpsrv_parser *p, const char *buf, size_t len) {
 }
 
 static httpsrv_method_id hsrv_parser_method_id(httpsrv_str method) {
-#    define HSRV_METHOD(name) \
-        if (memcmp(method.ptr, #name, sizeof #name - 1) == 0) return HTTPSRV_METHOD_##name
+#define HSRV_METHOD(name) \
+    if (memcmp(method.ptr, #name, sizeof #name - 1) == 0) return HTTPSRV_METHOD_##name
     switch (method.len) {
     case 3:
         HSRV_METHOD(GET);
@@ -1781,7 +1767,7 @@ static httpsrv_method_id hsrv_parser_method_id(httpsrv_str method) {
         break;
     default: break;
     }
-#    undef HSRV_METHOD
+#undef HSRV_METHOD
     return HTTPSRV_METHOD_OTHER;
 }
 
@@ -1790,8 +1776,7 @@ static httpsrv_str hsrv_parser_after_scheme(httpsrv_str target) {
     static const char *const schemes[] = {"http://", "https://"};
     for (size_t i = 0; i < 2; i++) {
         const size_t len = 7 + i;
-        if (target.len >= len &&
-            hsrv_text_equal_nocase(hsrv_text_view(target.ptr, len), hsrv_text_of(schemes[i]))) {
+        if (target.len >= len && hsrv_text_equal_nocase(hsrv_text_view(target.ptr, len), hsrv_text_of(schemes[i]))) {
             return hsrv_text_view(target.ptr + len, target.len - len);
         }
     }
@@ -1907,8 +1892,7 @@ static bool hsrv_parser_coding_parameters_valid(httpsrv_str s) {
             if (quoted && s.ptr[end] == '\\' && ++end == s.len) return false;
         }
         const httpsrv_str parameter = hsrv_text_view(s.ptr + 1, end - 1);
-        const char *equals =
-            parameter.len > 0 ? (const char *)memchr(parameter.ptr, '=', parameter.len) : NULL;
+        const char *equals = parameter.len > 0 ? (const char *)memchr(parameter.ptr, '=', parameter.len) : NULL;
         if (quoted || !equals) return false;
         const size_t name_len = (size_t)(equals - parameter.ptr);
         const httpsrv_str value = hsrv_text_trim(hsrv_text_view(equals + 1, parameter.len - name_len - 1));
@@ -1935,11 +1919,9 @@ static int hsrv_parser_on_coding(httpsrv_parser *p, httpsrv_str value) {
         while (name < coding.len && hsrv_text_is(coding.ptr[name], HSRV_TOKEN)) {
             name++;
         }
-        const bool chunked =
-            hsrv_text_equal_nocase(hsrv_text_view(coding.ptr, name), hsrv_text_view("chunked", 7));
+        const bool chunked = hsrv_text_equal_nocase(hsrv_text_view(coding.ptr, name), hsrv_text_view("chunked", 7));
         const httpsrv_str parameters = hsrv_text_view(coding.ptr + name, coding.len - name);
-        if (name == 0 || chunked || !hsrv_parser_coding_parameters_valid(parameters))
-            p->seen |= HSRV_SEEN_BAD_CODING;
+        if (name == 0 || chunked || !hsrv_parser_coding_parameters_valid(parameters)) p->seen |= HSRV_SEEN_BAD_CODING;
         p->seen |= HSRV_SEEN_OTHER_CODING;
     }
     return 1;
@@ -1969,7 +1951,7 @@ static int hsrv_parser_on_expect(httpsrv_parser *p, httpsrv_str value) {
 
 // Recognises a name by its length first: most fields of a request end here after one comparison.
 static int hsrv_parser_known_field(httpsrv_parser *p, httpsrv_str name, httpsrv_str value) {
-#    define HSRV_IS(literal) hsrv_text_equal_nocase(name, hsrv_text_view(literal, sizeof(literal) - 1))
+#define HSRV_IS(literal) hsrv_text_equal_nocase(name, hsrv_text_view(literal, sizeof(literal) - 1))
     switch (name.len) {
     case 4: return HSRV_IS("host") ? hsrv_parser_on_host(p, value) : 1;
     case 6: return HSRV_IS("expect") ? hsrv_parser_on_expect(p, value) : 1;
@@ -2159,8 +2141,7 @@ static void hsrv_parser_unpark(httpsrv_parser *p, const char *buf, httpsrv_head 
 }
 
 // Out of bytes: is that for good? max is the size that the part parsed here may have.
-static ptrdiff_t hsrv_parser_more(httpsrv_parser *p, const char *buf, size_t len, size_t max,
-                                  httpsrv_head *out) {
+static ptrdiff_t hsrv_parser_more(httpsrv_parser *p, const char *buf, size_t len, size_t max, httpsrv_head *out) {
     if (len < max) {
         hsrv_parser_park(p, buf, out);
         p->resumed = true;
@@ -2282,8 +2263,7 @@ static int hsrv_parser_size_next(int state, char c) {
 // The LF behind a chunk size: now the size is known.
 static int hsrv_parser_size_end(httpsrv_parser *p, char c) {
     if (c != '\n') return hsrv_parser_fail(p, HTTPSRV_LOG_BAD_CHUNK);
-    if (p->max_body >= 0 && p->left > p->max_body - p->total)
-        return hsrv_parser_fail(p, HTTPSRV_LOG_BODY_TOO_LARGE);
+    if (p->max_body >= 0 && p->left > p->max_body - p->total) return hsrv_parser_fail(p, HTTPSRV_LOG_BODY_TOO_LARGE);
     if (p->left > INT64_MAX - p->total) return hsrv_parser_fail(p, HTTPSRV_LOG_BAD_CHUNK);
     p->state = HSRV_BODY_DATA;
     if (p->left > 0) return 1;
@@ -2415,8 +2395,7 @@ static bool hsrv_queue_push(hsrv_queue *queue, void (*fn)(void *), void *arg) {
             pos = __atomic_load_n(&queue->head, __ATOMIC_RELAXED);
             continue;
         }
-        if (!__atomic_compare_exchange_n(&queue->head, &pos, pos + 1, true, __ATOMIC_RELAXED,
-                                         __ATOMIC_RELAXED))
+        if (!__atomic_compare_exchange_n(&queue->head, &pos, pos + 1, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
             continue;
         cell->fn = fn;
         cell->arg = arg;
@@ -2437,8 +2416,7 @@ static bool hsrv_queue_pop(hsrv_queue *queue, void (**fn)(void *), void **arg) {
             pos = __atomic_load_n(&queue->tail, __ATOMIC_RELAXED);
             continue;
         }
-        if (!__atomic_compare_exchange_n(&queue->tail, &pos, pos + 1, true, __ATOMIC_RELAXED,
-                                         __ATOMIC_RELAXED))
+        if (!__atomic_compare_exchange_n(&queue->tail, &pos, pos + 1, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
             continue;
         *fn = cell->fn;
         *arg = cell->arg;
@@ -2475,8 +2453,7 @@ static bool hsrv_queue_inbox_push(hsrv_inbox *inbox, hsrv_message *message) {
     hsrv_message *top = __atomic_load_n(&inbox->top, __ATOMIC_RELAXED);
     do {
         message->next = top;
-    } while (
-        !__atomic_compare_exchange_n(&inbox->top, &top, message, true, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
+    } while (!__atomic_compare_exchange_n(&inbox->top, &top, message, true, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
     if (__atomic_load_n(&inbox->sleeping, __ATOMIC_SEQ_CST) == 0) return false;
     return __atomic_exchange_n(&inbox->sleeping, 0u, __ATOMIC_SEQ_CST) == 1;
 }
@@ -2546,8 +2523,7 @@ static hsrv_pool *hsrv_pool_new(hsrv_memory *memory, const char *name, int threa
 static void hsrv_pool_wake_one(hsrv_pool *pool) {
     uint32_t parked = __atomic_load_n(&pool->parked, __ATOMIC_SEQ_CST);
     while (parked > 0) {
-        if (__atomic_compare_exchange_n(&pool->parked, &parked, parked - 1, true, __ATOMIC_SEQ_CST,
-                                        __ATOMIC_SEQ_CST)) {
+        if (__atomic_compare_exchange_n(&pool->parked, &parked, parked - 1, true, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
             __atomic_fetch_add(&pool->tickets, 1u, __ATOMIC_RELEASE);
             hsrv_sys_futex_wake(&pool->tickets, 1);
             return;
@@ -2578,8 +2554,7 @@ static bool hsrv_pool_step(hsrv_pool *pool) {
 static bool hsrv_pool_take_mark(hsrv_pool *pool) {
     uint32_t parked = __atomic_load_n(&pool->parked, __ATOMIC_SEQ_CST);
     while (parked > 0) {
-        if (__atomic_compare_exchange_n(&pool->parked, &parked, parked - 1, true, __ATOMIC_SEQ_CST,
-                                        __ATOMIC_SEQ_CST)) {
+        if (__atomic_compare_exchange_n(&pool->parked, &parked, parked - 1, true, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
             return true;
         }
     }
@@ -2604,8 +2579,7 @@ static void hsrv_pool_take_ticket(hsrv_pool *pool) {
 // sequentially consistent operations, so at least one of the two sees the other. [worker]
 static void hsrv_pool_park(hsrv_pool *pool) {
     __atomic_fetch_add(&pool->parked, 1u, __ATOMIC_SEQ_CST);
-    const bool stay =
-        hsrv_queue_ready(&pool->queue) || __atomic_load_n(&pool->stopping, __ATOMIC_SEQ_CST) != 0;
+    const bool stay = hsrv_queue_ready(&pool->queue) || __atomic_load_n(&pool->stopping, __ATOMIC_SEQ_CST) != 0;
     if (stay && hsrv_pool_take_mark(pool)) return;
     hsrv_pool_take_ticket(pool); // also when a mark was taken by a waker in between: its ticket is on the way
 }
@@ -2675,11 +2649,7 @@ typedef struct hsrv_route {
     httpsrv_str params[HTTPSRV_MAX_PARAMS]; // names, in the order of the path
 } hsrv_route;
 
-typedef enum hsrv_segment_kind {
-    HSRV_SEGMENT_LITERAL,
-    HSRV_SEGMENT_PARAM,
-    HSRV_SEGMENT_REST
-} hsrv_segment_kind;
+typedef enum hsrv_segment_kind { HSRV_SEGMENT_LITERAL, HSRV_SEGMENT_PARAM, HSRV_SEGMENT_REST } hsrv_segment_kind;
 
 // A tree by segments. Literal children come first, then at most one parameter, then at most one wildcard.
 typedef struct hsrv_node {
@@ -2721,11 +2691,11 @@ typedef enum hsrv_answer_state { HSRV_ANSWER_NONE, HSRV_ANSWER_STAGED, HSRV_ANSW
 
 // The claim word says what has come back of a request that left its reactor. Who adds the last bit that is missing posts
 // the request: the return of the handler, unless it deferred; then the finish, whichever comes second.
-#    define HSRV_CLAIM_RETURNED 1u
-#    define HSRV_CLAIM_DEFERRED 2u
-#    define HSRV_CLAIM_FINISHED 4u
+#define HSRV_CLAIM_RETURNED 1u
+#define HSRV_CLAIM_DEFERRED 2u
+#define HSRV_CLAIM_FINISHED 4u
 
-#    define HSRV_MAX_SERVER_TRAILERS 32 // fields of a trailer section
+#define HSRV_MAX_SERVER_TRAILERS 32 // fields of a trailer section
 
 struct httpsrv_req {
     // The holder's part: passed on with the baton. Each hand-over (ring, inbox) is one release/acquire pair.
@@ -2735,8 +2705,7 @@ struct httpsrv_req {
     const hsrv_route *route;
     httpsrv_parser parser; // the loop's while the request is read
     httpsrv_head head;
-    const char
-        *raw; // the head's bytes; in the reactor's buffer until the request leaves it, then in the arena
+    const char *raw; // the head's bytes; in the reactor's buffer until the request leaves it, then in the arena
     size_t raw_len;
     httpsrv_str path;  // dot segments resolved, still encoded
     httpsrv_str plain; // the same decoded
@@ -2753,15 +2722,14 @@ struct httpsrv_req {
     httpsrv_str peer_text;
 
     // The loop's part.
-    hsrv_conn *conn; // who waits for it while a worker has it; NULL for an orphan, whose connection is gone
+    hsrv_conn *conn;          // who waits for it while a worker has it; NULL for an orphan, whose connection is gone
     struct httpsrv_req *next; // in the loop's free list
     httpsrv_head trailers;
 
     // The shared part: named atomics and the message that brings the request home.
     hsrv_message message; // next: the inbox
     uint32_t claim;       // HSRV_CLAIM_ bits; the holder and whoever finishes
-    uint32_t
-        gone; // 1 once the client was lost; the loop writes, the holder reads; relaxed, it orders nothing
+    uint32_t gone;        // 1 once the client was lost; the loop writes, the holder reads; relaxed, it orders nothing
 };
 
 // ---- connection: of one loop for its whole life ----
@@ -2790,15 +2758,15 @@ typedef enum hsrv_conn_state {
 } hsrv_conn_state;
 
 // Edges are latched here: epoll tells each only once.
-#    define HSRV_CONN_READABLE 0x01u
-#    define HSRV_CONN_WRITABLE 0x02u
-#    define HSRV_CONN_FIN      0x04u  // the client has finished sending; what it sent may still be unread
-#    define HSRV_CONN_EOF      0x08u  // and everything it sent has been read
-#    define HSRV_CONN_LOST     0x10u  // reset, hung up, or a send failed
-#    define HSRV_CONN_READY    0x20u  // in the ready list
-#    define HSRV_CONN_CURT     0x40u  // no lingering: the client asked for the close
-#    define HSRV_CONN_REFUSED  0x80u  // over max.connections
-#    define HSRV_CONN_ENDING   0x100u // the answer just given is the last one
+#define HSRV_CONN_READABLE 0x01u
+#define HSRV_CONN_WRITABLE 0x02u
+#define HSRV_CONN_FIN      0x04u  // the client has finished sending; what it sent may still be unread
+#define HSRV_CONN_EOF      0x08u  // and everything it sent has been read
+#define HSRV_CONN_LOST     0x10u  // reset, hung up, or a send failed
+#define HSRV_CONN_READY    0x20u  // in the ready list
+#define HSRV_CONN_CURT     0x40u  // no lingering: the client asked for the close
+#define HSRV_CONN_REFUSED  0x80u  // over max.connections
+#define HSRV_CONN_ENDING   0x100u // the answer just given is the last one
 
 // Input that could not be used yet. The bytes follow the struct.
 typedef struct hsrv_input {
@@ -2868,7 +2836,7 @@ typedef enum hsrv_event {
 
 // ---- timers ----
 
-#    define HSRV_PLACES 32u // a deadline lies at most 17 sixteenths ahead
+#define HSRV_PLACES 32u // a deadline lies at most 17 sixteenths ahead
 
 typedef struct hsrv_wheel {
     uint64_t tick;     // ms, a sixteenth of the duration; 0: off
@@ -2882,12 +2850,7 @@ typedef struct hsrv_wheel {
 
 // RUN -> GRACE -> DRAIN -> DONE, each on the loop's own clock once the server was told to stop; a second stop goes
 // straight to DONE. In GRACE everything works but answers say close; in DRAIN nothing new is accepted.
-typedef enum hsrv_loop_phase {
-    HSRV_LOOP_RUN,
-    HSRV_LOOP_GRACE,
-    HSRV_LOOP_DRAIN,
-    HSRV_LOOP_DONE
-} hsrv_loop_phase;
+typedef enum hsrv_loop_phase { HSRV_LOOP_RUN, HSRV_LOOP_GRACE, HSRV_LOOP_DRAIN, HSRV_LOOP_DONE } hsrv_loop_phase;
 
 typedef enum hsrv_message_kind { HSRV_MESSAGE_RETURNED } hsrv_message_kind;
 
@@ -2924,8 +2887,8 @@ struct hsrv_loop {
     size_t output_len;
     const char *window; // unparsed input of the connection being served
     size_t window_len;
-    size_t read_budget;       // bytes that it may still read in this turn
-    httpsrv_str status_block; // "HTTP/1.1 200 OK", Server and Date lines, cached for the second
+    size_t read_budget;                      // bytes that it may still read in this turn
+    httpsrv_str status_block;                // "HTTP/1.1 200 OK", Server and Date lines, cached for the second
     size_t status_line_len, server_line_len; // of its first two lines
     char *block;
     size_t block_size;
@@ -2982,7 +2945,7 @@ struct httpsrv {
 // >>router    Which route a path has.    owns: the routes    thread: setup writes, then read-only    uses: >>state
 // ===========================================================================================
 
-#    define HSRV_MAX_SEGMENTS 64
+#define HSRV_MAX_SEGMENTS 64
 
 static void hsrv_router_init(hsrv_router *router) {
     memset(router, 0, sizeof *router);
@@ -3010,6 +2973,7 @@ static hsrv_segment_kind hsrv_router_kind(httpsrv_str segment) {
 static bool hsrv_router_pattern_valid(httpsrv_str path, hsrv_route *route) {
     if (path.len == 1 && path.ptr[0] == '*') return true;
     if (path.len == 0 || path.ptr[0] != '/') return false;
+    if (memchr(path.ptr, '?', path.len) || memchr(path.ptr, '#', path.len)) return false; // a query is no part of it
     for (int segments = 0; path.len > 0; segments++) {
         const httpsrv_str segment = hsrv_router_segment(&path);
         const hsrv_segment_kind kind = hsrv_router_kind(segment);
@@ -3027,8 +2991,7 @@ static bool hsrv_router_pattern_valid(httpsrv_str path, hsrv_route *route) {
 
 static hsrv_node *hsrv_router_find_child(hsrv_node *node, hsrv_segment_kind kind, httpsrv_str text) {
     for (hsrv_node *child = node->child; child; child = child->sibling) {
-        if (child->kind == kind && (kind != HSRV_SEGMENT_LITERAL || hsrv_text_equal(child->text, text)))
-            return child;
+        if (child->kind == kind && (kind != HSRV_SEGMENT_LITERAL || hsrv_text_equal(child->text, text))) return child;
     }
     return NULL;
 }
@@ -3077,8 +3040,7 @@ static httpsrv_result hsrv_router_add(hsrv_router *router, hsrv_memory *memory, 
     route->method = hsrv_text_view(route->pattern, (size_t)(space - route->pattern));
     route->method_id = hsrv_parser_method_id(route->method);
     const httpsrv_str path = hsrv_text_of(space + 1);
-    if (!hsrv_text_all(route->method, HSRV_TOKEN) || !hsrv_router_pattern_valid(path, route))
-        return HTTPSRV_ROUTE;
+    if (!hsrv_text_all(route->method, HSRV_TOKEN) || !hsrv_router_pattern_valid(path, route)) return HTTPSRV_ROUTE;
     hsrv_node *node = hsrv_router_node(router, memory, path);
     if (!node) return HTTPSRV_NOMEM;
     hsrv_route **link = &node->routes;
@@ -3163,11 +3125,10 @@ static void hsrv_router_free(hsrv_router *router, hsrv_memory *memory) {
 // twice. The path is resolved and still encoded; its segments end at raw slashes only.
 typedef struct hsrv_search {
     httpsrv_str path;
-    hsrv_node *next; // to be tried now, NULL: go back
-    hsrv_node *last; // the last one entered
-    int depth;       // segments entered
-    size_t starts[HSRV_MAX_SEGMENTS +
-                  1]; // where the segment of each depth begins in the path, its slash included
+    hsrv_node *next;                      // to be tried now, NULL: go back
+    hsrv_node *last;                      // the last one entered
+    int depth;                            // segments entered
+    size_t starts[HSRV_MAX_SEGMENTS + 1]; // where the segment of each depth begins in the path, its slash included
 } hsrv_search;
 
 static void hsrv_router_search(hsrv_search *search, const hsrv_router *router, httpsrv_str path) {
@@ -3270,7 +3231,7 @@ static bool hsrv_router_knows(const hsrv_router *router, httpsrv_str method) {
 }
 
 // Room for an Allow field: the methods with names of their own, and a few extension methods.
-#    define HSRV_ALLOW_SIZE 256
+#define HSRV_ALLOW_SIZE 256
 
 static bool hsrv_router_allow_has(httpsrv_str list, httpsrv_str method) {
     httpsrv_str element;
@@ -3309,8 +3270,7 @@ static httpsrv_str hsrv_router_allow(const hsrv_router *router, httpsrv_str path
     hsrv_search search;
     httpsrv_str list = hsrv_text_view(buf, 0);
     hsrv_router_search(&search, router, path);
-    for (const hsrv_node *node = hsrv_router_search_next(&search); node;
-         node = hsrv_router_search_next(&search)) {
+    for (const hsrv_node *node = hsrv_router_search_next(&search); node; node = hsrv_router_search_next(&search)) {
         hsrv_router_allow_node(buf, &list, node);
     }
     return list;
@@ -3403,9 +3363,8 @@ static uint64_t hsrv_timers_next(const hsrv_loop *loop) {
         const hsrv_wheel *wheel = &loop->wheels[i];
         if (wheel->occupied == 0) continue;
         const unsigned shift = (unsigned)(wheel->done + 1) & (HSRV_PLACES - 1);
-        const uint32_t ahead = shift == 0
-                                   ? wheel->occupied
-                                   : wheel->occupied >> shift | wheel->occupied << (HSRV_PLACES - shift);
+        const uint32_t ahead =
+            shift == 0 ? wheel->occupied : wheel->occupied >> shift | wheel->occupied << (HSRV_PLACES - shift);
         const uint64_t at = (wheel->done + 1 + (unsigned)__builtin_ctz(ahead)) * wheel->tick;
         if (at < next) next = at;
     }
@@ -3442,7 +3401,7 @@ static hsrv_io hsrv_output_send(int fd, const char *buf, size_t len, size_t *don
     return hsrv_output_status(n, done);
 }
 
-#    define HSRV_SEND_PIECES 32
+#define HSRV_SEND_PIECES 32
 
 static hsrv_io hsrv_output_send_chain(int fd, const hsrv_chain *chain, size_t *asked, size_t *done) {
     struct iovec pieces[HSRV_SEND_PIECES];
@@ -3515,10 +3474,9 @@ static void hsrv_output_clear(hsrv_memory *memory, hsrv_chain *chain) {
 //             uses: >>timers >>output
 // ===========================================================================================
 
-#    define HSRV_SPARE_REQUESTS 64   // kept by a loop for the next ones
-#    define HSRV_LINGER_MS      2000 // how long a client may take to notice the end
-#    define HSRV_WAKE_SLOT \
-        (HSRV_NONE - 1) // epoll identity of the eventfd; listeners are HTTPSRV_MAX_LISTENERS below
+#define HSRV_SPARE_REQUESTS 64              // kept by a loop for the next ones
+#define HSRV_LINGER_MS      2000            // how long a client may take to notice the end
+#define HSRV_WAKE_SLOT      (HSRV_NONE - 1) // epoll identity of the eventfd; listeners are HTTPSRV_MAX_LISTENERS below
 
 // ---- counters, log ----
 
@@ -3703,6 +3661,7 @@ static httpsrv_req *hsrv_loop_take_request(hsrv_loop *loop) {
         loop->spare_requests = req->next;
         loop->num_spare--;
         hsrv_parser_reset(&req->parser);
+        req->parser.max_body = -1; // a matter of the route
         return req;
     }
     req = (httpsrv_req *)hsrv_memory_take(&loop->srv->memory, loop->request_size);
@@ -3852,7 +3811,7 @@ static httpsrv_str hsrv_request_query(httpsrv_req *req, httpsrv_str name) {
         }
         const char *equals = (const char *)memchr(query.ptr + i, '=', end - i);
         const size_t key_end = equals ? (size_t)(equals - query.ptr) : end;
-        if (hsrv_text_decoded_equal(hsrv_text_view(query.ptr + i, key_end - i), name, true)) {
+        if (end > i && hsrv_text_decoded_equal(hsrv_text_view(query.ptr + i, key_end - i), name, true)) {
             const size_t start = equals ? key_end + 1 : end;
             return hsrv_request_decode(req, hsrv_text_view(query.ptr + start, end - start), true);
         }
@@ -3874,10 +3833,10 @@ static httpsrv_str hsrv_request_peer(httpsrv_req *req) {
 //             uses: >>request
 // ===========================================================================================
 
-#    define HSRV_MAX_DISCARD \
-        262144u // bytes of an unread body, or behind the last answer, that are dropped before the end
-#    define HSRV_TURN_BYTES    262144u // that one connection may read, or write, in a turn
-#    define HSRV_TRAILER_BYTES ((size_t)HSRV_MAX_SERVER_TRAILERS * sizeof(httpsrv_field))
+#define HSRV_MAX_DISCARD   262144u   // bytes of an unread body that are dropped to keep the connection
+#define HSRV_MAX_LINGER    16777216u // bytes behind the last answer that are dropped to let it arrive
+#define HSRV_TURN_BYTES    262144u   // that one connection may read, or write, in a turn
+#define HSRV_TRAILER_BYTES ((size_t)HSRV_MAX_SERVER_TRAILERS * sizeof(httpsrv_field))
 
 // NULL when there is no memory, or no slot.
 static hsrv_conn *hsrv_conn_new(hsrv_loop *loop, int fd) {
@@ -4068,7 +4027,8 @@ static void hsrv_conn_after_read(hsrv_loop *loop, hsrv_conn *c, size_t room, siz
     loop->read_budget -= n < loop->read_budget ? n : loop->read_budget;
     if (c->in) c->in->len += n;
     hsrv_platform_count(&loop->counters.bytes_in, n);
-    if (c->state != HSRV_CONN_HEAD) c->stamp = (uint32_t)loop->now; // a head's time runs from its first byte
+    // A head's time runs from its first byte, lingering from the end of the answer: no trickle extends them.
+    if (c->state != HSRV_CONN_HEAD && c->state != HSRV_CONN_LINGER) c->stamp = (uint32_t)loop->now;
     if (n == room) return;
     c->flags &= (uint16_t)~HSRV_CONN_READABLE;
     if (c->flags & HSRV_CONN_FIN) c->flags |= HSRV_CONN_EOF;
@@ -4081,9 +4041,7 @@ static hsrv_event hsrv_conn_read(hsrv_loop *loop, hsrv_conn *c) {
     switch (hsrv_output_read(c->fd, place, room, &n)) {
     case HSRV_IO_OK: hsrv_conn_after_read(loop, c, room, n); break;
     case HSRV_IO_AGAIN: c->flags &= (uint16_t)~HSRV_CONN_READABLE; break;
-    case HSRV_IO_EOF:
-        c->flags = (uint16_t)((c->flags & ~HSRV_CONN_READABLE) | HSRV_CONN_FIN | HSRV_CONN_EOF);
-        break;
+    case HSRV_IO_EOF: c->flags = (uint16_t)((c->flags & ~HSRV_CONN_READABLE) | HSRV_CONN_FIN | HSRV_CONN_EOF); break;
     case HSRV_IO_LOST: c->flags |= HSRV_CONN_LOST; break;
     }
     return HSRV_EVENT_SERVE;
@@ -4164,7 +4122,7 @@ static hsrv_event hsrv_conn_parse_body(hsrv_loop *loop, hsrv_conn *c) {
 static hsrv_event hsrv_conn_drop_input(hsrv_loop *loop, hsrv_conn *c) {
     c->discarded += (uint32_t)loop->window_len;
     hsrv_conn_use(loop, c, loop->window_len);
-    return c->discarded > HSRV_MAX_DISCARD ? HSRV_EVENT_OVER : HSRV_EVENT_SERVE;
+    return c->discarded > HSRV_MAX_LINGER ? HSRV_EVENT_OVER : HSRV_EVENT_SERVE;
 }
 
 // Uses up what is in the window. SERVE means that more input is needed.
@@ -4248,8 +4206,7 @@ static void hsrv_conn_arm(hsrv_loop *loop, hsrv_conn *c) {
 // >>emit      Answers as HTTP/1.1 bytes.    owns: nothing    thread: loop    uses: >>conn
 // ===========================================================================================
 
-#    define HSRV_BORROW_FROM \
-        8192u // bytes from which on a borrowed body is sent from where it lies rather than copied
+#define HSRV_BORROW_FROM 8192u // bytes from which on a borrowed body is sent from where it lies rather than copied
 
 // What the request and the moment say about how an answer goes out.
 typedef struct hsrv_manner {
@@ -4315,8 +4272,7 @@ static char *hsrv_emit_field(char *out, httpsrv_str name, httpsrv_str value) {
 }
 
 // Content-Length is always known here: an answer that is one piece is never chunked.
-static char *hsrv_emit_head(char *out, const hsrv_loop *loop, const hsrv_answer *answer,
-                            const hsrv_manner *how) {
+static char *hsrv_emit_head(char *out, const hsrv_loop *loop, const hsrv_answer *answer, const hsrv_manner *how) {
     const bool has_length = hsrv_emit_has_length(answer->status);
     out = hsrv_emit_opening(out, loop, answer);
     if (answer->type.ptr && has_length) {
@@ -4324,8 +4280,7 @@ static char *hsrv_emit_head(char *out, const hsrv_loop *loop, const hsrv_answer 
         out = hsrv_text_append(out, answer->type);
         out = HSRV_APPEND(out, "\r\n");
     }
-    const bool replaced =
-        answer->own_type && answer->type.ptr; // a type by argument wins over one set as a field
+    const bool replaced = answer->own_type && answer->type.ptr; // a type by argument wins over one set as a field
     for (const hsrv_header *h = answer->headers; h; h = h->next) {
         if (replaced && hsrv_text_equal_nocase(h->name, hsrv_text_of("content-type"))) continue;
         out = hsrv_emit_field(out, h->name, h->value);
@@ -4359,8 +4314,8 @@ static hsrv_segment *hsrv_emit_borrow(hsrv_loop *loop, hsrv_answer *answer) {
 }
 
 // An answer that is too large for the shared buffer: head and body go to the chain, the body copied or borrowed.
-static httpsrv_result hsrv_emit_large(hsrv_loop *loop, hsrv_conn *c, hsrv_answer *answer,
-                                      const hsrv_manner *how, size_t head_size, bool with_body) {
+static httpsrv_result hsrv_emit_large(hsrv_loop *loop, hsrv_conn *c, hsrv_answer *answer, const hsrv_manner *how,
+                                      size_t head_size, bool with_body) {
     const bool borrow = with_body && answer->release;
     const size_t copied = with_body && !borrow ? answer->body.len : 0;
     if (copied > (size_t)PTRDIFF_MAX || head_size > (size_t)PTRDIFF_MAX) return HTTPSRV_NOMEM;
@@ -4388,8 +4343,7 @@ static void hsrv_emit_count(hsrv_loop *loop, hsrv_conn *c, int status) {
 }
 
 // Queues a whole answer. OK: it is on its way, and the body released or borrowed. NOMEM: nothing has happened.
-static httpsrv_result hsrv_emit_answer(hsrv_loop *loop, hsrv_conn *c, hsrv_answer *answer,
-                                       const hsrv_manner *how) {
+static httpsrv_result hsrv_emit_answer(hsrv_loop *loop, hsrv_conn *c, hsrv_answer *answer, const hsrv_manner *how) {
     const bool with_body = hsrv_emit_has_body(answer->status, how) && answer->body.len > 0;
     const size_t head_size = hsrv_emit_head_size(loop, answer);
     const size_t copied = with_body ? answer->body.len : 0;
@@ -4599,7 +4553,7 @@ static httpsrv_result hsrv_response_reply(httpsrv_req *req, int status, const ch
     return hsrv_response_answer(req, &answer);
 }
 
-#    define HSRV_MAX_FORMATTED (1 << 20)
+#define HSRV_MAX_FORMATTED (1 << 20)
 
 // Most formatted bodies are short: a first try on the stack says how long this one is.
 static httpsrv_result hsrv_response_format(httpsrv_req *req, int status, const char *type, const char *format,
@@ -4642,15 +4596,15 @@ static void hsrv_dispatch_answered(hsrv_loop *loop, hsrv_conn *c) {
         c->discarded = 0;
     }
     if (c->state == HSRV_CONN_DISCARD) return;
-#    ifdef HTTPSRV_DEBUG
+#ifdef HTTPSRV_DEBUG
     if (req && req->raw && !req->leaves_buffer) memset((char *)(uintptr_t)req->raw, 0xdd, req->raw_len);
-#    endif
+#endif
     hsrv_conn_drop_request(loop, c);
 }
 
 // The server's own answers: text/plain, "404 Not Found". `extra` is one more field, or absent.
-static void hsrv_dispatch_say(hsrv_loop *loop, hsrv_conn *c, int status, const hsrv_manner *how,
-                              httpsrv_str extra, httpsrv_str value) {
+static void hsrv_dispatch_say(hsrv_loop *loop, hsrv_conn *c, int status, const hsrv_manner *how, httpsrv_str extra,
+                              httpsrv_str value) {
     char text[64];
     hsrv_header header;
     hsrv_answer answer;
@@ -4675,14 +4629,14 @@ static void hsrv_dispatch_say(hsrv_loop *loop, hsrv_conn *c, int status, const h
 }
 
 // Refuses a request whose head was understood: the connection lives on if the rest of its body is cheap to drop. Not
-// after "Expect: 100-continue": the client may or may not send the body now, and must not be misread.
+// after an Expect field: the client may or may not send the body now, and must not be misread.
 static void hsrv_dispatch_refuse_with(hsrv_loop *loop, hsrv_conn *c, int status, httpsrv_log_item item,
                                       httpsrv_str extra, httpsrv_str value) {
     httpsrv_req *req = c->req;
     if (item != HTTPSRV_LOG_NONE) hsrv_loop_note(loop, item, c, 0);
     hsrv_manner how = hsrv_emit_manner(loop, c, req);
     if (req->parser.phase != HTTPSRV_PHASE_DONE &&
-        (req->head.expect_continue || req->head.content_length > (int64_t)HSRV_MAX_DISCARD)) {
+        (req->head.expect_continue || req->head.expect_other || req->head.content_length > (int64_t)HSRV_MAX_DISCARD)) {
         how.close = true;
     }
     how.say_keep_alive = how.say_keep_alive && !how.close;
@@ -4724,16 +4678,14 @@ static void hsrv_dispatch_no_route(hsrv_loop *loop, hsrv_conn *c) {
     }
     char buf[HSRV_ALLOW_SIZE];
     const bool whole = head->form == HTTPSRV_FORM_ASTERISK;
-    const httpsrv_str allow =
-        whole ? hsrv_router_allow_all(router, buf) : hsrv_router_allow(router, req->path, buf);
+    const httpsrv_str allow = whole ? hsrv_router_allow_all(router, buf) : hsrv_router_allow(router, req->path, buf);
     if (allow.len == 0) {
         hsrv_dispatch_refuse(loop, c, 404, HTTPSRV_LOG_NOT_FOUND);
         return;
     }
     const bool options = head->method_id == HTTPSRV_METHOD_OPTIONS;
-    hsrv_dispatch_refuse_with(loop, c, options ? 204 : 405,
-                              options ? HTTPSRV_LOG_NONE : HTTPSRV_LOG_NOT_ALLOWED, hsrv_text_of("Allow"),
-                              allow);
+    hsrv_dispatch_refuse_with(loop, c, options ? 204 : 405, options ? HTTPSRV_LOG_NONE : HTTPSRV_LOG_NOT_ALLOWED,
+                              hsrv_text_of("Allow"), allow);
 }
 
 // False when out of memory.
@@ -4760,8 +4712,7 @@ static httpsrv_result hsrv_dispatch_find(const hsrv_router *router, httpsrv_req 
     }
     hsrv_search search;
     hsrv_router_search(&search, router, req->path);
-    for (const hsrv_node *node = hsrv_router_search_next(&search); node;
-         node = hsrv_router_search_next(&search)) {
+    for (const hsrv_node *node = hsrv_router_search_next(&search); node; node = hsrv_router_search_next(&search)) {
         req->route = hsrv_router_pick(node, id, req->head.method);
         if (req->route) return hsrv_dispatch_params(req, &search) ? HTTPSRV_OK : HTTPSRV_NOMEM;
     }
@@ -4872,7 +4823,7 @@ static void hsrv_dispatch_head(hsrv_loop *loop, hsrv_conn *c) {
     httpsrv_result result = hsrv_request_resolve_path(req);
     if (result == HTTPSRV_OK) result = hsrv_dispatch_find(&loop->srv->router, req);
     if (result == HTTPSRV_SYNTAX)
-        hsrv_dispatch_end_with(loop, c, 400, HTTPSRV_LOG_BAD_PATH);
+        hsrv_dispatch_refuse(loop, c, 400, HTTPSRV_LOG_BAD_PATH);
     else if (result != HTTPSRV_OK)
         hsrv_dispatch_overload(loop, c, HTTPSRV_LOG_NO_MEMORY);
     else if (!req->route)
@@ -4886,12 +4837,11 @@ static void hsrv_dispatch_head(hsrv_loop *loop, hsrv_conn *c) {
 //             uses: >>dispatch
 // ===========================================================================================
 
-#    define HSRV_TURN_EVENTS   256 // taken from epoll at once
-#    define HSRV_TURN_REQUESTS 256 // that one connection may have served in a turn
-#    define HSRV_TURN_ACCEPTS  64  // from one listener in a turn
-#    define HSRV_MAX_REFUSALS \
-        64u // connections over the limit that are answered at a time; more are just closed
-#    define HSRV_ACCEPT_AGAIN 100 // ms until the next try when descriptors ran out
+#define HSRV_TURN_EVENTS   256 // taken from epoll at once
+#define HSRV_TURN_REQUESTS 256 // that one connection may have served in a turn
+#define HSRV_TURN_ACCEPTS  64  // from one listener in a turn
+#define HSRV_MAX_REFUSALS  64u // connections over the limit that are answered at a time; more are just closed
+#define HSRV_ACCEPT_AGAIN  100 // ms until the next try when descriptors ran out
 
 static void hsrv_reactor_on_end(hsrv_loop *loop, hsrv_conn *c) {
     const bool begun = c->state == HSRV_CONN_BODY || c->state == HSRV_CONN_HEAD;
@@ -4941,8 +4891,7 @@ static void hsrv_reactor_on_body(hsrv_loop *loop, hsrv_conn *c) {
 }
 
 static void hsrv_reactor_on_lost(hsrv_loop *loop, hsrv_conn *c) {
-    if (c->state != HSRV_CONN_IDLE && c->state != HSRV_CONN_LINGER)
-        hsrv_loop_note(loop, HTTPSRV_LOG_CLIENT_GONE, c, 0);
+    if (c->state != HSRV_CONN_IDLE && c->state != HSRV_CONN_LINGER) hsrv_loop_note(loop, HTTPSRV_LOG_CLIENT_GONE, c, 0);
     hsrv_conn_close(loop, c);
 }
 
@@ -5029,9 +4978,8 @@ static void hsrv_reactor_watch_listeners(hsrv_loop *loop, bool on) {
 // No descriptor is left. A level-triggered listener would report at once, for ever: so it is not watched for a while, or
 // until one of our own descriptors is free. The reserve lets the client that waits longest have an answer meanwhile.
 static void hsrv_reactor_no_descriptors(hsrv_loop *loop, int listener, int err) {
-    static const char refusal[] =
-        "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\n"
-        "Connection: close\r\n\r\n";
+    static const char refusal[] = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\n"
+                                  "Connection: close\r\n\r\n";
     hsrv_loop_note(loop, HTTPSRV_LOG_NO_DESCRIPTORS, NULL, err);
     hsrv_loop_close_fd(&loop->reservefd);
     const int fd = hsrv_sys_accept(listener, NULL, NULL);
@@ -5151,8 +5099,7 @@ static void hsrv_reactor_on_event(hsrv_loop *loop, const struct epoll_event *eve
     hsrv_conn *c = hsrv_conn_find(loop, slot, generation);
     if (!c) return;
     hsrv_reactor_latch(c, event->events);
-    if (c->state == HSRV_CONN_BUSY && !(c->flags & HSRV_CONN_LOST))
-        return; // its handler's return looks at the latches
+    if (c->state == HSRV_CONN_BUSY && !(c->flags & HSRV_CONN_LOST)) return; // its handler's return looks at the latches
     hsrv_reactor_serve(loop, c, HSRV_EVENT_SERVE);
 }
 
@@ -5296,6 +5243,7 @@ static void hsrv_reactor_drain(hsrv_loop *loop) {
 // ms until something is to be done even without an event; -1: nothing is foreseen.
 static int hsrv_reactor_timeout(const hsrv_loop *loop) {
     if (loop->ready || loop->closing || hsrv_queue_inbox_pending(&loop->inbox)) return 0;
+    if (loop->phase == HSRV_LOOP_RUN && __atomic_load_n(&loop->srv->stop, __ATOMIC_ACQUIRE) != 0) return 0;
     uint64_t next = hsrv_timers_next(loop);
     if (loop->phase != HSRV_LOOP_RUN && loop->phase_ends < next) next = loop->phase_ends;
     if (loop->accept_again != 0 && loop->accept_again < next) next = loop->accept_again;
@@ -5335,12 +5283,12 @@ static bool hsrv_reactor_turn(hsrv_loop *loop, int timeout_ms) {
 //             uses: >>reactor
 // ===========================================================================================
 
-#    define HSRV_MAX_CONNECTIONS 1048576
-#    define HSRV_MAX_REACTORS    1024
-#    define HSRV_MAX_THREADS     4096
-#    define HSRV_MAX_QUEUE       (1 << 24)
-#    define HSRV_MAX_TIMEOUT     86400000 // ms: a day
-#    define HSRV_KEPT_BACK       64       // descriptors that max.connections leaves to others
+#define HSRV_MAX_CONNECTIONS 1048576
+#define HSRV_MAX_REACTORS    1024
+#define HSRV_MAX_THREADS     4096
+#define HSRV_MAX_QUEUE       (1 << 24)
+#define HSRV_MAX_TIMEOUT     86400000 // ms: a day
+#define HSRV_KEPT_BACK       64       // descriptors that max.connections leaves to others
 
 // ---- errors ----
 
@@ -5378,8 +5326,7 @@ static int64_t hsrv_server_number(httpsrv *srv, int64_t value, const hsrv_range 
     return range->fallback;
 }
 
-static int hsrv_server_int(httpsrv *srv, int value, const char *name, int fallback, int least, int most,
-                           bool off) {
+static int hsrv_server_int(httpsrv *srv, int value, const char *name, int fallback, int least, int most, bool off) {
     hsrv_range range;
     range.name = name;
     range.fallback = fallback;
@@ -5410,8 +5357,7 @@ static int hsrv_server_default_connections(void) {
 static void hsrv_server_complete_limits(httpsrv *srv) {
     httpsrv_config *c = &srv->config;
     const int connections = c->max.connections == 0 ? hsrv_server_default_connections() : c->max.connections;
-    c->max.connections =
-        hsrv_server_int(srv, connections, "max.connections", 1, 1, HSRV_MAX_CONNECTIONS, true);
+    c->max.connections = hsrv_server_int(srv, connections, "max.connections", 1, 1, HSRV_MAX_CONNECTIONS, true);
     if (c->max.connections < 0) c->max.connections = HSRV_MAX_CONNECTIONS;
     c->max.head = hsrv_server_size(srv, c->max.head, "max.head", 16384, HSRV_MAX_HEAD, false);
     c->max.uri = hsrv_server_size(srv, c->max.uri, "max.uri", 8192, HSRV_MAX_HEAD, false);
@@ -5492,8 +5438,7 @@ static void hsrv_server_parse_address(httpsrv *srv, const char *text) {
     }
     const bool fits = len > 0 && len < sizeof host && port >= 0 && port <= 65535;
     if (!fits || (!bracketed && memchr(text, ':', len)) || (bracketed && !memchr(text, ':', len))) {
-        hsrv_server_fail(srv, HTTPSRV_ARG, "%s: not an address with a port, like 127.0.0.1:80 or [::1]:80",
-                         text);
+        hsrv_server_fail(srv, HTTPSRV_ARG, "%s: not an address with a port, like 127.0.0.1:80 or [::1]:80", text);
         return;
     }
     memcpy(host, text, len);
@@ -5525,8 +5470,7 @@ static hsrv_pool *hsrv_server_find_pool(const httpsrv *srv, const char *name) {
 
 static hsrv_pool *hsrv_server_add_pool(httpsrv *srv, const httpsrv_pool_config *config) {
     const int cpus = hsrv_sys_cpu_count();
-    const int threads =
-        hsrv_server_int(srv, config->threads, "pools[].threads", cpus, 1, HSRV_MAX_THREADS, false);
+    const int threads = hsrv_server_int(srv, config->threads, "pools[].threads", cpus, 1, HSRV_MAX_THREADS, false);
     const int queue = hsrv_server_int(srv, config->queue, "pools[].queue", 1024, 1, HSRV_MAX_QUEUE, false);
     if (srv->result != HTTPSRV_OK) return NULL;
     hsrv_pool *pool = hsrv_pool_new(&srv->memory, config->name, threads, queue);
@@ -5541,8 +5485,7 @@ static void hsrv_server_take_pools(httpsrv *srv) {
     for (int i = 0; i < HTTPSRV_MAX_POOLS && srv->result == HTTPSRV_OK; i++) {
         const httpsrv_pool_config *config = &srv->config.pools[i];
         if (!config->name) continue;
-        if (config->name[0] == '\0' || strlen(config->name) > 31 ||
-            hsrv_server_find_pool(srv, config->name)) {
+        if (config->name[0] == '\0' || strlen(config->name) > 31 || hsrv_server_find_pool(srv, config->name)) {
             hsrv_server_fail(srv, HTTPSRV_ARG, "pool \"%s\": name empty, too long or taken", config->name);
             return;
         }
@@ -5572,8 +5515,7 @@ static httpsrv *hsrv_server_new(const httpsrv_config *config) {
     srv->config = *config;
     hsrv_router_init(&srv->router);
     hsrv_server_complete(srv);
-    srv->server_name =
-        hsrv_memory_copy_text(&srv->memory, config->server_name ? config->server_name : "httpsrv");
+    srv->server_name = hsrv_memory_copy_text(&srv->memory, config->server_name ? config->server_name : "httpsrv");
     if (!srv->server_name) {
         hsrv_memory_give(&memory, srv, sizeof *srv);
         return NULL;
@@ -5583,8 +5525,7 @@ static httpsrv *hsrv_server_new(const httpsrv_config *config) {
     return srv;
 }
 
-static httpsrv_result hsrv_server_keep_route(httpsrv *srv, hsrv_route *route,
-                                             const httpsrv_route_config *config) {
+static httpsrv_result hsrv_server_keep_route(httpsrv *srv, hsrv_route *route, const httpsrv_route_config *config) {
     route->handler = config->handler;
     route->user = config->user;
     route->max_body = config->max_body;
@@ -5642,8 +5583,7 @@ static httpsrv_result hsrv_server_complete_routes(httpsrv *srv) {
 
 // ---- listening ----
 
-static httpsrv_result hsrv_server_listen_failed(httpsrv *srv, const hsrv_address *address, const char *what,
-                                                int fd) {
+static httpsrv_result hsrv_server_listen_failed(httpsrv *srv, const hsrv_address *address, const char *what, int fd) {
     const int err = errno;
     if (fd >= 0) hsrv_sys_close(fd);
     return hsrv_server_fail(srv, HTTPSRV_SYS, "%s: %s: %s", address->text, what, strerror(err));
@@ -5658,11 +5598,10 @@ static int hsrv_server_open_socket(httpsrv *srv, hsrv_address *address, bool sib
     }
     if (fd < 0) return -1;
     const bool is_v6 = address->storage.ss_family == AF_INET6;
-    const bool ready =
-        hsrv_sys_setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1) == 0 &&
-        (!is_v6 || hsrv_sys_setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, !address->dual) == 0) &&
-        (!sibling || hsrv_sys_setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, 1) == 0) &&
-        hsrv_sys_setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, 1) == 0; // accepted sockets inherit it
+    const bool ready = hsrv_sys_setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1) == 0 &&
+                       (!is_v6 || hsrv_sys_setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, !address->dual) == 0) &&
+                       (!sibling || hsrv_sys_setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, 1) == 0) &&
+                       hsrv_sys_setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, 1) == 0; // accepted sockets inherit it
     if (ready) return fd;
     const int err = errno;
     hsrv_sys_close(fd);
@@ -5671,9 +5610,8 @@ static int hsrv_server_open_socket(httpsrv *srv, hsrv_address *address, bool sib
 }
 
 static int hsrv_server_port_of(const struct sockaddr_storage *storage) {
-    return ntohs(storage->ss_family == AF_INET6
-                     ? ((const struct sockaddr_in6 *)(const void *)storage)->sin6_port
-                     : ((const struct sockaddr_in *)(const void *)storage)->sin_port);
+    return ntohs(storage->ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)(const void *)storage)->sin6_port
+                                                : ((const struct sockaddr_in *)(const void *)storage)->sin_port);
 }
 
 // Binding to port 0 chose a port: the siblings take the same one. The address keeps its 0 for the next listen.
@@ -5735,8 +5673,7 @@ static void hsrv_server_close_listeners(httpsrv *srv) {
 static httpsrv_result hsrv_server_make_loops(httpsrv *srv) {
     const int count = srv->config.reactors;
     if (srv->num_loops == count) return HTTPSRV_OK;
-    if (!srv->loops)
-        srv->loops = (hsrv_loop **)hsrv_memory_take(&srv->memory, (size_t)count * sizeof(hsrv_loop *));
+    if (!srv->loops) srv->loops = (hsrv_loop **)hsrv_memory_take(&srv->memory, (size_t)count * sizeof(hsrv_loop *));
     if (!srv->loops) return hsrv_server_fail(srv, HTTPSRV_NOMEM, "reactors: out of memory");
     while (srv->num_loops < count) {
         httpsrv_result result;
@@ -5755,8 +5692,7 @@ static httpsrv_result hsrv_server_make_loops(httpsrv *srv) {
 static httpsrv_result hsrv_server_start_pools(httpsrv *srv) {
     for (int i = 0; i < srv->num_pools; i++) {
         const int err = hsrv_pool_start(srv->pools[i]);
-        if (err != 0)
-            return hsrv_server_fail(srv, HTTPSRV_SYS, "pool %s: %s", srv->pools[i]->name, strerror(err));
+        if (err != 0) return hsrv_server_fail(srv, HTTPSRV_SYS, "pool %s: %s", srv->pools[i]->name, strerror(err));
     }
     return HTTPSRV_OK;
 }
@@ -6050,8 +5986,7 @@ HTTPSRV_API const char *httpsrv_log_text(httpsrv_log_item item) {
     return hsrv_log_item_text(item);
 }
 
-HTTPSRV_API httpsrv_result httpsrv_on(httpsrv *srv, const char *pattern, httpsrv_handler handler,
-                                      void *user) {
+HTTPSRV_API httpsrv_result httpsrv_on(httpsrv *srv, const char *pattern, httpsrv_handler handler, void *user) {
     if (!srv) return HTTPSRV_ARG;
     httpsrv_route_config route;
     memset(&route, 0, sizeof route);
@@ -6133,8 +6068,7 @@ HTTPSRV_API httpsrv_result httpsrv_reply(httpsrv_req *req, int status, const cha
     return hsrv_response_reply(req, status, type, body);
 }
 
-HTTPSRV_API httpsrv_result httpsrv_replyf(httpsrv_req *req, int status, const char *type, const char *format,
-                                          ...) {
+HTTPSRV_API httpsrv_result httpsrv_replyf(httpsrv_req *req, int status, const char *type, const char *format, ...) {
     va_list args;
     va_start(args, format);
     const httpsrv_result result = hsrv_response_format(req, status, type, format, args);
@@ -6165,18 +6099,15 @@ HTTPSRV_API void httpsrv_parser_init(httpsrv_parser *parser, const httpsrv_limit
     hsrv_parser_init(parser, &complete);
 }
 
-HTTPSRV_API ptrdiff_t httpsrv_parse_head(httpsrv_parser *parser, const char *buf, size_t len,
-                                         httpsrv_head *out) {
+HTTPSRV_API ptrdiff_t httpsrv_parse_head(httpsrv_parser *parser, const char *buf, size_t len, httpsrv_head *out) {
     return hsrv_parser_head(parser, buf, len, out);
 }
 
-HTTPSRV_API ptrdiff_t httpsrv_parse_body(httpsrv_parser *parser, const char *buf, size_t len,
-                                         httpsrv_str *piece) {
+HTTPSRV_API ptrdiff_t httpsrv_parse_body(httpsrv_parser *parser, const char *buf, size_t len, httpsrv_str *piece) {
     return hsrv_parser_body(parser, buf, len, piece);
 }
 
-HTTPSRV_API ptrdiff_t httpsrv_parse_trailers(httpsrv_parser *parser, const char *buf, size_t len,
-                                             httpsrv_head *out) {
+HTTPSRV_API ptrdiff_t httpsrv_parse_trailers(httpsrv_parser *parser, const char *buf, size_t len, httpsrv_head *out) {
     return hsrv_parser_trailers(parser, buf, len, out);
 }
 
