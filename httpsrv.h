@@ -2716,7 +2716,11 @@ struct httpsrv_req {
     hsrv_arena arena;
     hsrv_answer answer;
     hsrv_answer_state answered;
-    bool answered_twice;    // somebody tried
+    bool answered_twice; // somebody tried
+#ifdef HTTPSRV_DEBUG
+    pthread_t holder; // while `held`
+    bool held;
+#endif
     bool leaves_buffer;     // the head was copied to the arena
     unsigned char peer[16]; // as in hsrv_conn
     httpsrv_str peer_text;
@@ -2868,6 +2872,9 @@ struct hsrv_loop {
     int listeners[HTTPSRV_MAX_LISTENERS]; // -1: none
     bool accepting;                       // listeners are watched
     bool in_turn;
+#ifdef HTTPSRV_DEBUG
+    pthread_t owner; // while in_turn
+#endif
     hsrv_loop_phase phase;
     uint64_t now;          // ms, monotonic, as of the begin of the turn
     uint64_t phase_ends;   // ms; UINT64_MAX: never
@@ -2936,7 +2943,7 @@ struct httpsrv {
     char error[256];
     size_t stuck;
     // any thread
-    uint32_t stop;      // 0, 1: drain, 2: cut
+    uint32_t stop;      // calls of httpsrv_stop; 1: drain, more: cut
     size_t connections; // open, in all loops
     hsrv_loop **wake;   // == loops once they can be woken; published with release for stop
 };
@@ -3317,6 +3324,7 @@ static void hsrv_timers_link(hsrv_loop *loop, hsrv_conn *c, hsrv_ring ring, uint
     hsrv_wheel *wheel = &loop->wheels[ring];
     uint64_t number = (deadline + wheel->tick - 1) / wheel->tick;
     if (number <= wheel->done) number = wheel->done + 1;
+    if (number > wheel->done + HSRV_PLACES) number = wheel->done + HSRV_PLACES; // the wheel lags: look at it sooner
     const uint32_t place = (uint32_t)number & (HSRV_PLACES - 1);
     c->ring = (uint8_t)ring;
     c->place = (uint8_t)place;
@@ -3625,6 +3633,22 @@ static hsrv_loop *hsrv_loop_new(httpsrv *srv, int number, uint32_t max_conns, ht
     return NULL;
 }
 
+// A debug build checks that only the thread that runs the loop touches what is the loop's.
+static inline void hsrv_loop_assert_owner(const hsrv_loop *loop) {
+#ifdef HTTPSRV_DEBUG
+    HTTPSRV_ASSERT(!loop->in_turn || pthread_equal(loop->owner, pthread_self()));
+#else
+    (void)loop;
+#endif
+}
+
+static void hsrv_loop_enter(hsrv_loop *loop) {
+#ifdef HTTPSRV_DEBUG
+    loop->owner = pthread_self();
+#endif
+    loop->in_turn = true;
+}
+
 // ---- messages ----
 
 // Hands a message to the loop and wakes it if it sleeps and nobody has yet. [any]
@@ -3698,6 +3722,25 @@ static void hsrv_loop_give_request(hsrv_loop *loop, httpsrv_req *req) {
 // >>request   Arena lifetime, views, decoded parts.    owns: the request's memory    thread: holder
 //             uses: >>loop
 // ===========================================================================================
+
+// The holder is the thread whose handler runs; a debug build checks that nobody else touches the request.
+static inline void hsrv_request_hold(httpsrv_req *req, bool held) {
+#ifdef HTTPSRV_DEBUG
+    req->held = held;
+    req->holder = pthread_self();
+#else
+    (void)req;
+    (void)held;
+#endif
+}
+
+static inline void hsrv_request_assert_held(const httpsrv_req *req) {
+#ifdef HTTPSRV_DEBUG
+    HTTPSRV_ASSERT(req && req->held && pthread_equal(req->holder, pthread_self()));
+#else
+    (void)req;
+#endif
+}
 
 // Frees what a request holds and makes it fit for the next head. [loop]
 static void hsrv_request_release(hsrv_loop *loop, httpsrv_req *req) {
@@ -3869,6 +3912,7 @@ static void hsrv_conn_free_input(hsrv_loop *loop, hsrv_conn *c) {
 
 // Puts a connection on the closing list. Its memory stays until the end of the turn, whoever still points to it.
 static void hsrv_conn_close(hsrv_loop *loop, hsrv_conn *c) {
+    hsrv_loop_assert_owner(loop);
     if (c->state == HSRV_CONN_CLOSED) return;
     c->state = HSRV_CONN_CLOSED;
     c->next_closing = loop->closing;
@@ -3946,6 +3990,7 @@ static void hsrv_conn_flush_chain(hsrv_loop *loop, hsrv_conn *c) {
 
 // Sends what is queued, first the connection's own chain, then the shared buffer, which is empty afterwards.
 static void hsrv_conn_flush(hsrv_loop *loop, hsrv_conn *c) {
+    hsrv_loop_assert_owner(loop);
     if (c->out.first) {
         hsrv_conn_keep_output(loop, c, 0);
         hsrv_conn_flush_chain(loop, c);
@@ -4140,6 +4185,7 @@ static hsrv_event hsrv_conn_parse(hsrv_loop *loop, hsrv_conn *c) {
 // What happens next on a connection: parses, reads and sends until something has to be decided or nothing moves.
 // Nothing is read while output is waiting, or while a request is with its handler: that is the back-pressure.
 static hsrv_event hsrv_conn_next(hsrv_loop *loop, hsrv_conn *c) {
+    hsrv_loop_assert_owner(loop);
     for (;;) {
         if (c->flags & HSRV_CONN_LOST) return HSRV_EVENT_LOST;
         if (c->out.first) {
@@ -4167,7 +4213,8 @@ static hsrv_event hsrv_conn_next(hsrv_loop *loop, hsrv_conn *c) {
 // After the last answer: says so to the client, then waits for it to close, or closes at once where nobody could lose
 // anything by it. Closing with unread input would make the kernel send RST, which can destroy the answer on its way.
 static void hsrv_conn_finish(hsrv_loop *loop, hsrv_conn *c) {
-    if ((c->flags & HSRV_CONN_CURT) || (c->flags & HSRV_CONN_EOF) || hsrv_sys_shutdown_write(c->fd) != 0) {
+    const bool curt = (c->flags & HSRV_CONN_CURT) && !(c->flags & HSRV_CONN_READABLE);
+    if (curt || (c->flags & HSRV_CONN_EOF) || hsrv_sys_shutdown_write(c->fd) != 0) {
         hsrv_conn_close(loop, c);
         return;
     }
@@ -4725,7 +4772,9 @@ static httpsrv_result hsrv_dispatch_find(const hsrv_router *router, httpsrv_req 
 // handler wrote. [worker]
 static void hsrv_dispatch_job(void *arg) {
     httpsrv_req *req = (httpsrv_req *)arg;
+    hsrv_request_hold(req, true);
     req->route->handler(req, req->route->user);
+    hsrv_request_hold(req, false);
     const uint32_t claim = __atomic_or_fetch(&req->claim, HSRV_CLAIM_RETURNED, __ATOMIC_ACQ_REL);
     if ((claim & HSRV_CLAIM_DEFERRED) && !(claim & HSRV_CLAIM_FINISHED)) return;
     hsrv_loop_post(req->loop, &req->message);
@@ -4747,7 +4796,9 @@ static void hsrv_dispatch_to_pool(hsrv_loop *loop, hsrv_conn *c) {
 static void hsrv_dispatch_inline(hsrv_loop *loop, hsrv_conn *c) {
     httpsrv_req *req = c->req;
     req->inline_conn = c;
+    hsrv_request_hold(req, true);
     req->route->handler(req, req->route->user);
+    hsrv_request_hold(req, false);
     req->inline_conn = NULL;
     if (HSRV_UNLIKELY(req->answered == HSRV_ANSWER_NONE)) {
         hsrv_dispatch_refuse(loop, c, 500, HTTPSRV_LOG_NO_ANSWER);
@@ -5261,7 +5312,7 @@ static bool hsrv_reactor_turn(hsrv_loop *loop, int timeout_ms) {
     if (own >= 0 && (timeout_ms < 0 || own < timeout_ms)) timeout_ms = own;
     const int n = hsrv_sys_epoll_wait(loop->epfd, events, HSRV_TURN_EVENTS, timeout_ms);
     const bool ok = n >= 0 || errno == EINTR;
-    loop->in_turn = true;
+    hsrv_loop_enter(loop);
     hsrv_queue_inbox_disarm(&loop->inbox);
     hsrv_loop_look_at_clock(loop);
     for (int i = 0; i < n; i++) {
@@ -5428,20 +5479,20 @@ static void hsrv_server_add_address(httpsrv *srv, const char *host, int port) {
 // "host:port", "[ipv6]:port", "*:port".
 static void hsrv_server_parse_address(httpsrv *srv, const char *text) {
     char host[INET6_ADDRSTRLEN + 8];
-    const char *colon = strrchr(text, ':');
+    const char *colon = strrchr(text, ':'), *start = text;
     const int64_t port = colon ? hsrv_text_parse_number(hsrv_text_of(colon + 1)) : -1;
     size_t len = colon ? (size_t)(colon - text) : 0;
     const bool bracketed = len >= 2 && text[0] == '[' && text[len - 1] == ']';
     if (bracketed) {
-        text++;
+        start++;
         len -= 2;
     }
-    const bool fits = len > 0 && len < sizeof host && port >= 0 && port <= 65535;
-    if (!fits || (!bracketed && memchr(text, ':', len)) || (bracketed && !memchr(text, ':', len))) {
+    const bool is_v6 = len > 0 && memchr(start, ':', len);
+    if (len == 0 || len >= sizeof host || port < 0 || port > 65535 || bracketed != is_v6) {
         hsrv_server_fail(srv, HTTPSRV_ARG, "%s: not an address with a port, like 127.0.0.1:80 or [::1]:80", text);
         return;
     }
-    memcpy(host, text, len);
+    memcpy(host, start, len);
     host[len] = '\0';
     hsrv_server_add_address(srv, strcmp(host, "*") == 0 ? "" : host, (int)port);
 }
@@ -5522,6 +5573,9 @@ static httpsrv *hsrv_server_new(const httpsrv_config *config) {
     }
     hsrv_server_take_addresses(srv);
     hsrv_server_take_pools(srv);
+    srv->config.host = srv->config.server_name = NULL; // not ours to keep; nor are the names in listen and pools
+    memset(srv->config.listen, 0, sizeof srv->config.listen);
+    memset(srv->config.pools, 0, sizeof srv->config.pools);
     return srv;
 }
 
@@ -5583,69 +5637,65 @@ static httpsrv_result hsrv_server_complete_routes(httpsrv *srv) {
 
 // ---- listening ----
 
-static httpsrv_result hsrv_server_listen_failed(httpsrv *srv, const hsrv_address *address, const char *what, int fd) {
-    const int err = errno;
-    if (fd >= 0) hsrv_sys_close(fd);
-    return hsrv_server_fail(srv, HTTPSRV_SYS, "%s: %s: %s", address->text, what, strerror(err));
+static int hsrv_server_set_options(const hsrv_address *address, int fd, bool sibling) {
+    const bool is_v6 = address->storage.ss_family == AF_INET6;
+    if (hsrv_sys_setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1) != 0) return -1;
+    if (is_v6 && hsrv_sys_setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, !address->dual) != 0) return -1;
+    if (sibling && hsrv_sys_setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, 1) != 0) return -1;
+    return hsrv_sys_setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, 1); // accepted sockets inherit it
 }
 
-// The first socket of an address is bound without SO_REUSEPORT, so that a second program on the port is told that it is
-// in use, and gets the option right after, so that its siblings can join it.
+static uint16_t *hsrv_server_port_of(struct sockaddr_storage *storage) {
+    return storage->ss_family == AF_INET6 ? &((struct sockaddr_in6 *)(void *)storage)->sin6_port
+                                          : &((struct sockaddr_in *)(void *)storage)->sin_port;
+}
+
+// Binding to port 0 chooses a port: the siblings take the same one. The address keeps its 0 for the next listen.
+static int hsrv_server_bind(httpsrv *srv, hsrv_address *address, int fd) {
+    struct sockaddr_storage storage = address->storage;
+    if (address->port >= 0) *hsrv_server_port_of(&storage) = htons((uint16_t)address->port);
+    if (hsrv_sys_bind(fd, (const struct sockaddr *)&storage, address->len) != 0) return -1;
+    if (hsrv_sys_listen(fd, srv->config.backlog) != 0) return -1;
+    socklen_t len = sizeof storage;
+    if (hsrv_sys_getsockname(fd, (struct sockaddr *)&storage, &len) != 0) return -1;
+    address->port = ntohs(*hsrv_server_port_of(&storage));
+    return 0;
+}
+
+// A listening socket, or -1 with errno.
 static int hsrv_server_open_socket(httpsrv *srv, hsrv_address *address, bool sibling) {
-    int fd = hsrv_sys_socket(address->storage.ss_family);
-    if (fd < 0 && address->dual && !sibling && hsrv_server_set_ipv4(address, "0.0.0.0", srv->config.port)) {
-        fd = hsrv_sys_socket(AF_INET); // a machine without IPv6
-    }
+    const int fd = hsrv_sys_socket(address->storage.ss_family);
     if (fd < 0) return -1;
-    const bool is_v6 = address->storage.ss_family == AF_INET6;
-    const bool ready = hsrv_sys_setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1) == 0 &&
-                       (!is_v6 || hsrv_sys_setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, !address->dual) == 0) &&
-                       (!sibling || hsrv_sys_setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, 1) == 0) &&
-                       hsrv_sys_setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, 1) == 0; // accepted sockets inherit it
-    if (ready) return fd;
+    if (hsrv_server_set_options(address, fd, sibling) == 0 && hsrv_server_bind(srv, address, fd) == 0) return fd;
     const int err = errno;
     hsrv_sys_close(fd);
     errno = err;
     return -1;
 }
 
-static int hsrv_server_port_of(const struct sockaddr_storage *storage) {
-    return ntohs(storage->ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)(const void *)storage)->sin6_port
-                                                : ((const struct sockaddr_in *)(const void *)storage)->sin_port);
+// All addresses means IPv4 alone where the machine has no IPv6.
+static int hsrv_server_open_address(httpsrv *srv, hsrv_address *address, bool sibling) {
+    const int fd = hsrv_server_open_socket(srv, address, sibling);
+    if (fd >= 0 || !address->dual || (errno != EAFNOSUPPORT && errno != EADDRNOTAVAIL)) return fd;
+    const int port = ntohs(*hsrv_server_port_of(&address->storage));
+    hsrv_server_set_ipv4(address, "0.0.0.0", port);
+    return hsrv_server_open_socket(srv, address, sibling);
 }
 
-// Binding to port 0 chose a port: the siblings take the same one. The address keeps its 0 for the next listen.
-static int hsrv_server_bind(httpsrv *srv, hsrv_address *address, int fd) {
-    struct sockaddr_storage storage = address->storage;
-    if (address->port >= 0) {
-        const uint16_t port = htons((uint16_t)address->port);
-        if (storage.ss_family == AF_INET6)
-            ((struct sockaddr_in6 *)(void *)&storage)->sin6_port = port;
-        else
-            ((struct sockaddr_in *)(void *)&storage)->sin_port = port;
-    }
-    if (hsrv_sys_bind(fd, (const struct sockaddr *)&storage, address->len) != 0) return -1;
-    if (hsrv_sys_listen(fd, srv->config.backlog) != 0) return -1;
-    socklen_t len = sizeof storage;
-    if (hsrv_sys_getsockname(fd, (struct sockaddr *)&storage, &len) != 0) return -1;
-    address->port = hsrv_server_port_of(&storage);
-    return 0;
-}
-
+// The first socket of an address is bound without SO_REUSEPORT, so that a second program on the port is told that it is
+// in use, and gets the option right after, so that its siblings can join it.
 static httpsrv_result hsrv_server_listen_on(httpsrv *srv, int index, hsrv_loop *loop) {
     hsrv_address *address = &srv->addresses[index];
     const bool sibling = loop->number > 0;
-    const int fd = hsrv_server_open_socket(srv, address, sibling);
-    if (fd < 0) return hsrv_server_listen_failed(srv, address, "socket", fd);
-    if (hsrv_server_bind(srv, address, fd) != 0) return hsrv_server_listen_failed(srv, address, "bind", fd);
-    if (!sibling && srv->num_loops > 1 && hsrv_sys_setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, 1) != 0) {
-        return hsrv_server_listen_failed(srv, address, "SO_REUSEPORT", fd);
-    }
-    if (hsrv_loop_watch(loop, fd, EPOLLIN, 0, HSRV_WAKE_SLOT - 1 - (uint32_t)index) != 0) {
-        return hsrv_server_listen_failed(srv, address, "epoll", fd);
-    }
+    const int fd = hsrv_server_open_address(srv, address, sibling);
+    if (fd < 0) return hsrv_server_fail(srv, HTTPSRV_SYS, "%s: %s", address->text, strerror(errno));
     loop->listeners[index] = fd;
-    return HTTPSRV_OK;
+    const bool open_to_siblings =
+        sibling || srv->num_loops == 1 || hsrv_sys_setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, 1) == 0;
+    if (open_to_siblings && hsrv_loop_watch(loop, fd, EPOLLIN, 0, HSRV_WAKE_SLOT - 1 - (uint32_t)index) == 0) {
+        return HTTPSRV_OK;
+    }
+    return hsrv_server_fail(srv, HTTPSRV_SYS, "%s: %s", address->text, strerror(errno));
 }
 
 static httpsrv_result hsrv_server_open_listeners(httpsrv *srv) {
@@ -5720,8 +5770,7 @@ static httpsrv_result hsrv_server_listen(httpsrv *srv) {
 // Async-signal-safe: atomics and write. Each loop looks at the word in its next turn.
 static void hsrv_server_stop(httpsrv *srv) {
     const int err = errno;
-    const uint32_t stop = __atomic_load_n(&srv->stop, __ATOMIC_RELAXED);
-    __atomic_store_n(&srv->stop, stop == 0 ? 1u : 2u, __ATOMIC_RELEASE);
+    __atomic_fetch_add(&srv->stop, 1u, __ATOMIC_RELEASE);
     hsrv_loop **loops = __atomic_load_n(&srv->wake, __ATOMIC_ACQUIRE);
     for (int i = 0; loops && i < srv->config.reactors; i++) {
         hsrv_sys_eventfd_add(loops[i]->wakefd);
@@ -5765,14 +5814,10 @@ static int hsrv_server_busy_workers(const httpsrv *srv) {
     return busy;
 }
 
-// Gives workers whose clients were cut or left until the drain's deadline; what is still busy then is stuck.
-static void hsrv_server_await_workers(httpsrv *srv) {
-    const uint64_t deadline = srv->loops[0]->phase_ends;
-    while (hsrv_server_busy_workers(srv) > 0 && hsrv_sys_monotonic_ms() < deadline &&
-           __atomic_load_n(&srv->stop, __ATOMIC_RELAXED) < 2) {
-        hsrv_sys_sleep_ms(1);
-    }
-    __atomic_store_n(&srv->stuck, (size_t)hsrv_server_busy_workers(srv), __ATOMIC_RELAXED);
+// Whether workers whose clients were cut or have left get more time to finish: until the drain's deadline.
+static bool hsrv_server_workers_linger(const httpsrv *srv) {
+    return hsrv_server_busy_workers(srv) > 0 && hsrv_sys_monotonic_ms() < srv->loops[0]->phase_ends &&
+           __atomic_load_n(&srv->stop, __ATOMIC_RELAXED) < 2;
 }
 
 // After the last turn of the loop that the caller ran itself, if any.
@@ -5782,7 +5827,10 @@ static void hsrv_server_finish(httpsrv *srv) {
         if (loop->has_thread) hsrv_sys_thread_join(loop->thread);
         loop->has_thread = false;
     }
-    hsrv_server_await_workers(srv);
+    while (hsrv_server_workers_linger(srv)) {
+        hsrv_sys_sleep_ms(1);
+    }
+    __atomic_store_n(&srv->stuck, (size_t)hsrv_server_busy_workers(srv), __ATOMIC_RELAXED);
     hsrv_server_close_listeners(srv);
     for (int i = 0; i < srv->num_loops; i++) {
         hsrv_loop_note(srv->loops[i], HTTPSRV_LOG_STOPPED, NULL, 0);
@@ -5828,14 +5876,16 @@ static httpsrv_result hsrv_server_poll(httpsrv *srv, int timeout_ms) {
     if (loop->in_turn) return HTTPSRV_STATE;
     srv->state = HSRV_SERVER_POLLED;
     if (!hsrv_reactor_turn(loop, timeout_ms)) return HTTPSRV_SYS;
-    if (loop->phase != HSRV_LOOP_DONE) return HTTPSRV_OK;
+    if (loop->phase != HSRV_LOOP_DONE || hsrv_server_workers_linger(srv)) return HTTPSRV_OK;
     hsrv_server_finish(srv);
     return HTTPSRV_GONE;
 }
 
 static int hsrv_server_timeout(const httpsrv *srv) {
-    const bool live = srv->state == HSRV_SERVER_LISTENING || srv->state == HSRV_SERVER_POLLED;
-    return live && srv->num_loops == 1 ? hsrv_reactor_timeout(srv->loops[0]) : -1;
+    if (srv->num_loops != 1) return -1;
+    if (srv->state != HSRV_SERVER_LISTENING && srv->state != HSRV_SERVER_POLLED) return -1;
+    if (srv->loops[0]->phase == HSRV_LOOP_DONE) return 1; // only workers are waited for
+    return hsrv_reactor_timeout(srv->loops[0]);
 }
 
 // ---- end ----
@@ -6001,74 +6051,92 @@ HTTPSRV_API httpsrv_result httpsrv_route(httpsrv *srv, const httpsrv_route_confi
 }
 
 HTTPSRV_API httpsrv *httpsrv_server(const httpsrv_req *req) {
+    hsrv_request_assert_held(req);
     return req->srv;
 }
 
 HTTPSRV_API httpsrv_str httpsrv_method(const httpsrv_req *req) {
+    hsrv_request_assert_held(req);
     return req->head.method;
 }
 
 HTTPSRV_API httpsrv_str httpsrv_target(const httpsrv_req *req) {
+    hsrv_request_assert_held(req);
     return req->head.target;
 }
 
 HTTPSRV_API httpsrv_str httpsrv_path(const httpsrv_req *req) {
+    hsrv_request_assert_held(req);
     return req->plain;
 }
 
 HTTPSRV_API httpsrv_str httpsrv_host(const httpsrv_req *req) {
+    hsrv_request_assert_held(req);
     return req->head.authority;
 }
 
 HTTPSRV_API httpsrv_str httpsrv_peer(httpsrv_req *req) {
+    hsrv_request_assert_held(req);
     return hsrv_request_peer(req);
 }
 
 HTTPSRV_API httpsrv_str httpsrv_body(const httpsrv_req *req) {
+    hsrv_request_assert_held(req);
     return req->body.ptr ? req->body : hsrv_text_view("", 0);
 }
 
 HTTPSRV_API const httpsrv_head *httpsrv_request_head(const httpsrv_req *req) {
+    hsrv_request_assert_held(req);
     return &req->head;
 }
 
 HTTPSRV_API httpsrv_str httpsrv_header(const httpsrv_req *req, const char *name) {
+    hsrv_request_assert_held(req);
     return name ? hsrv_request_header(req, hsrv_text_of(name)) : hsrv_text_absent();
 }
 
 HTTPSRV_API const httpsrv_field *httpsrv_header_at(const httpsrv_req *req, int index) {
+    hsrv_request_assert_held(req);
     return index >= 0 && index < req->head.num_fields ? &req->head.fields[index] : NULL;
 }
 
 HTTPSRV_API httpsrv_str httpsrv_param(const httpsrv_req *req, const char *name) {
+    hsrv_request_assert_held(req);
     return name ? hsrv_request_param(req, hsrv_text_of(name)) : hsrv_text_absent();
 }
 
 HTTPSRV_API httpsrv_str httpsrv_query(httpsrv_req *req, const char *name) {
+    hsrv_request_assert_held(req);
     return name ? hsrv_request_query(req, hsrv_text_of(name)) : hsrv_text_absent();
 }
 
 HTTPSRV_API void *httpsrv_alloc(httpsrv_req *req, size_t size) {
+    hsrv_request_assert_held(req);
     return hsrv_memory_arena_take(&req->arena, size);
 }
 
 HTTPSRV_API bool httpsrv_gone(const httpsrv_req *req) {
+    hsrv_request_assert_held(req);
     return hsrv_response_gone(req);
 }
 
 HTTPSRV_API httpsrv_result httpsrv_set(httpsrv_req *req, const char *name, httpsrv_str value) {
+    hsrv_request_assert_held(req);
     return name ? hsrv_response_set(req, hsrv_text_of(name), value) : HTTPSRV_ARG;
 }
 
 HTTPSRV_API httpsrv_result httpsrv_add(httpsrv_req *req, const char *name, httpsrv_str value) {
+    hsrv_request_assert_held(req);
     return name ? hsrv_response_add(req, hsrv_text_of(name), value) : HTTPSRV_ARG;
 }
 
 HTTPSRV_API httpsrv_result httpsrv_reply(httpsrv_req *req, int status, const char *type, httpsrv_str body) {
+    hsrv_request_assert_held(req);
     return hsrv_response_reply(req, status, type, body);
 }
 
 HTTPSRV_API httpsrv_result httpsrv_replyf(httpsrv_req *req, int status, const char *type, const char *format, ...) {
+    hsrv_request_assert_held(req);
     va_list args;
     va_start(args, format);
     const httpsrv_result result = hsrv_response_format(req, status, type, format, args);
@@ -6077,6 +6145,7 @@ HTTPSRV_API httpsrv_result httpsrv_replyf(httpsrv_req *req, int status, const ch
 }
 
 HTTPSRV_API httpsrv_result httpsrv_reply_with(httpsrv_req *req, const httpsrv_answer *answer) {
+    hsrv_request_assert_held(req);
     return answer ? hsrv_response_answer(req, answer) : HTTPSRV_ARG;
 }
 
