@@ -187,8 +187,7 @@ TEST_FN const char *form_name(httpsrv_form form) {
 }
 
 TEST_FN httpsrv_method_id method_of(httpsrv_str method) {
-    static const char *const names[] = {"GET",     "HEAD",    "POST",  "PUT",  "DELETE",
-                                        "CONNECT", "OPTIONS", "TRACE", "PATCH"};
+    static const char *const names[] = {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"};
     for (int i = 0; i < 9; i++)
         if (method.len == strlen(names[i]) && memcmp(method.ptr, names[i], method.len) == 0)
             return (httpsrv_method_id)(HTTPSRV_METHOD_GET + i);

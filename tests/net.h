@@ -23,9 +23,9 @@
 #define NET_TIMEOUT_MS 10000
 #define NET_MAX_FIELDS 64
 
-struct client_field {
-    const char *name;
-    const char *value;
+struct client_field { // offsets into head, so that a client can be copied
+    size_t name;
+    size_t value;
 };
 
 struct client {
@@ -272,9 +272,8 @@ TEST_FN size_t net_until(struct client *c, const char *pattern, size_t limit) {
     int64_t deadline = net_deadline();
     size_t len = strlen(pattern), from = 0;
     for (;;) {
-        char *hit = c->len - c->at >= len
-                        ? (char *)memmem(c->buf + c->at + from, c->len - c->at - from, pattern, len)
-                        : NULL;
+        char *hit =
+            c->len - c->at >= len ? (char *)memmem(c->buf + c->at + from, c->len - c->at - from, pattern, len) : NULL;
         if (hit) return (size_t)(hit - (c->buf + c->at));
         from = c->len - c->at >= len ? c->len - c->at - len + 1 : 0;
         NET_CHECK(c, from < limit, "too long");
@@ -299,27 +298,26 @@ TEST_FN size_t net_until(struct client *c, const char *pattern, size_t limit) {
 
 TEST_FN const char *field(const struct client *c, const char *name) {
     for (int i = 0; i < c->num_fields; i++)
-        if (strcasecmp(c->fields[i].name, name) == 0) return c->fields[i].value;
+        if (strcasecmp(c->head + c->fields[i].name, name) == 0) return c->head + c->fields[i].value;
     return NULL;
 }
 
 TEST_FN int count_fields(const struct client *c, const char *name) {
     int n = 0;
     for (int i = 0; i < c->num_fields; i++)
-        n += strcasecmp(c->fields[i].name, name) == 0;
+        n += strcasecmp(c->head + c->fields[i].name, name) == 0;
     return n;
 }
 
 TEST_FN bool net_is_token(const char *text) {
-    static const char token[] =
-        "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+    static const char token[] = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
     return *text && text[strspn(text, token)] == 0;
 }
 
 TEST_FN bool net_is_value(const char *text) {
     size_t len = strlen(text);
     for (size_t i = 0; i < len; i++)
-        if ((unsigned char)text[i] < 32 || text[i] == 127) return false;
+        if (((unsigned char)text[i] < 32 && text[i] != '\t') || text[i] == 127) return false;
     return len == 0 || (text[0] != ' ' && text[len - 1] != ' ');
 }
 
@@ -336,8 +334,8 @@ TEST_FN void net_field_line(struct client *c, char *line) {
     *colon = 0;
     NET_CHECK(c, net_is_token(line), "field name is not a token");
     NET_CHECK(c, net_is_value(colon + 2), "bad field value");
-    c->fields[c->num_fields].name = line;
-    c->fields[c->num_fields++].value = colon + 2;
+    c->fields[c->num_fields].name = (size_t)(line - c->head);
+    c->fields[c->num_fields++].value = (size_t)(colon + 2 - c->head);
 }
 
 TEST_FN void net_status_line(struct client *c, const char *line) {
@@ -428,9 +426,7 @@ TEST_FN void net_reply(struct client *c, bool to_head) {
 
 TEST_FN void net_expect(struct client *c, int status, const char *body) {
     net_reply(c, false);
-    if (c->status == status &&
-        (!body || (c->body_len == strlen(body) && !memcmp(c->body, body, c->body_len))))
-        return;
+    if (c->status == status && (!body || (c->body_len == strlen(body) && !memcmp(c->body, body, c->body_len)))) return;
     fprintf(stderr, "%s:%d: unexpected answer\n    status   %d, expected %d\n    body     ", test_trace->file,
             test_trace->line, c->status, status);
     test_quote(stderr, c->body, c->body_len);

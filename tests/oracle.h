@@ -31,12 +31,13 @@ struct oracle {
     bool stopped; // refused or out of input
 };
 
-#define ORACLE_ALPHA      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-#define ORACLE_DIGIT      "0123456789"
-#define ORACLE_HEX        ORACLE_DIGIT "abcdefABCDEF"
-#define ORACLE_TCHAR      "!#$%&'*+-.^_`|~" ORACLE_DIGIT ORACLE_ALPHA
-#define ORACLE_UNRESERVED ORACLE_ALPHA ORACLE_DIGIT "-._~"
-#define ORACLE_SUB_DELIMS "!$&'()*+,;="
+#define ORACLE_ALPHA        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+#define ORACLE_DIGIT        "0123456789"
+#define ORACLE_HEX          ORACLE_DIGIT "abcdefABCDEF"
+#define ORACLE_TCHAR        "!#$%&'*+-.^_`|~" ORACLE_DIGIT ORACLE_ALPHA
+#define ORACLE_UNRESERVED   ORACLE_ALPHA ORACLE_DIGIT "-._~"
+#define ORACLE_SUB_DELIMS   "!$&'()*+,;="
+#define ORACLE_TARGET_CHARS ORACLE_UNRESERVED ORACLE_SUB_DELIMS ":@/?%"
 
 TEST_FN bool among(int byte, const char *set) {
     return byte > 0 && strchr(set, byte) != NULL;
@@ -90,8 +91,7 @@ TEST_FN bool is_text(httpsrv_str view, const char *text) {
 TEST_FN bool all_of(httpsrv_str s, const char *set, bool percent) {
     for (size_t i = 0; i < s.len; i++) {
         if (percent && s.ptr[i] == '%') {
-            if (s.len - i < 3 || !among(s.ptr[i + 1], ORACLE_HEX) || !among(s.ptr[i + 2], ORACLE_HEX))
-                return false;
+            if (s.len - i < 3 || !among(s.ptr[i + 1], ORACLE_HEX) || !among(s.ptr[i + 2], ORACLE_HEX)) return false;
             i += 2;
         } else if (!among((unsigned char)s.ptr[i], set)) {
             return false;
@@ -123,19 +123,21 @@ TEST_FN bool is_ip_literal(httpsrv_str s) {
     return inet_pton(AF_INET6, text, address) == 1;
 }
 
-TEST_FN bool is_port(httpsrv_str s) {
+TEST_FN bool is_port(httpsrv_str s, long *out) {
     long port = 0;
     for (size_t i = 0; i < s.len; i++) {
         if (!among(s.ptr[i], ORACLE_DIGIT)) return false;
         port = port * 10 + (s.ptr[i] - '0');
         if (port > 65535) return false;
     }
+    *out = port;
     return true;
 }
 
-// uri-host [ ":" port ], and the port must be there and not be empty for CONNECT.
+// uri-host [ ":" port ]; CONNECT needs a port, and a real one.
 TEST_FN bool is_authority(httpsrv_str s, bool need_port) {
     httpsrv_str host = s, port = {NULL, 0};
+    long number = 0;
     size_t from = s.len && s.ptr[0] == '[' ? s.len : 0;
     for (size_t i = 0; from && i < s.len; i++)
         if (s.ptr[i] == ']') {
@@ -149,8 +151,7 @@ TEST_FN bool is_authority(httpsrv_str s, bool need_port) {
             port.len = s.len - i - 1;
             break;
         }
-    if (need_port && port.len == 0) return false;
-    if (host.len == 0 || !is_port(port)) return false;
+    if (host.len == 0 || !is_port(port, &number) || (need_port && number == 0)) return false;
     if (host.ptr[0] == '[') return is_ip_literal(host);
     return all_of(host, ORACLE_UNRESERVED ORACLE_SUB_DELIMS, true);
 }
@@ -172,8 +173,8 @@ TEST_FN bool read_method(struct oracle *o) {
         int byte = take(o);
         if (byte < 0) return false;
         if (byte == ' ' && o->at - start > 1) break;
-        if (!among(byte, ORACLE_TCHAR))
-            return refuse(o, 400, among(byte, " \r\n") ? "BAD_REQUEST_LINE" : "BAD_METHOD");
+        if (among(byte, "\r\n")) return refuse(o, 400, "BAD_REQUEST_LINE");
+        if (!among(byte, ORACLE_TCHAR)) return refuse(o, 400, "BAD_METHOD");
         if (o->at - start > ORACLE_TARGET) return refuse(o, 414, "URI_TOO_LONG");
     }
     o->head.method = since(o, start);
@@ -182,19 +183,21 @@ TEST_FN bool read_method(struct oracle *o) {
     return true;
 }
 
-// Up to the space; the bytes are looked at one by one for what is in no target at all.
+// Up to the space; what no target has is refused where it stands.
 TEST_FN bool read_target(struct oracle *o) {
     const char *start = o->at;
     for (;;) {
         int byte = take(o);
         if (byte < 0) return false;
+        if (among(byte, "\r\n") || (byte == ' ' && o->at - start == 1)) return refuse(o, 400, "BAD_REQUEST_LINE");
         if (byte == ' ') break;
         if (o->at - start > ORACLE_TARGET) return refuse(o, 414, "URI_TOO_LONG");
-        if (!among(byte, ORACLE_UNRESERVED ORACLE_SUB_DELIMS ":@/?%[]")) return refuse(o, 400, "BAD_TARGET");
+        if (!among(byte, *start == '/' ? ORACLE_TARGET_CHARS : ORACLE_TARGET_CHARS "[]"))
+            return refuse(o, 400, "BAD_TARGET");
     }
     o->head.target = since(o, start);
     o->head.target.len--;
-    return true;
+    return all_of(o->head.target, ORACLE_TARGET_CHARS "[]", true) || refuse(o, 400, "BAD_TARGET");
 }
 
 TEST_FN bool split_query(httpsrv_str s, httpsrv_head *head) {
@@ -231,6 +234,7 @@ TEST_FN bool is_target(httpsrv_str s, httpsrv_head *head) {
     if (connect || s.len == 0) {
         head->form = HTTPSRV_FORM_AUTHORITY;
         head->authority = s;
+        head->path = s;
         return connect && is_authority(s, true);
     }
     if (is_text(s, "*")) {
@@ -309,43 +313,44 @@ TEST_FN httpsrv_str value_of(const httpsrv_head *head, const char *name) {
     return field ? field->value : none;
 }
 
+// Takes the next element off a list, empty ones included; false at its end.
+TEST_FN bool next_element(httpsrv_str *list, httpsrv_str *element) {
+    bool quoted = false;
+    size_t i = 0;
+    if (!list->ptr) return false;
+    for (; i < list->len && (quoted || list->ptr[i] != ','); i++) {
+        quoted = quoted != (list->ptr[i] == '"');
+        i += quoted && list->ptr[i] == '\\' && i + 1 < list->len;
+    }
+    element->ptr = list->ptr;
+    element->len = i;
+    list->ptr = i < list->len ? list->ptr + i + 1 : NULL;
+    list->len -= i < list->len ? i + 1 : i;
+    for (; element->len && among(*element->ptr, " \t"); element->len--)
+        element->ptr++;
+    while (element->len && among(element->ptr[element->len - 1], " \t"))
+        element->len--;
+    return true;
+}
+
 // Whether the list in the fields of that name has the token.
 TEST_FN bool lists(const httpsrv_head *head, const char *name, const char *token) {
     const httpsrv_field *field;
     int at = 0;
     while ((field = find_field(head, name, &at)) != NULL) {
-        const char *p = field->value.ptr, *end = p + field->value.len;
-        while (p < end) {
-            httpsrv_str element = {p, 0};
-            while (p < end && *p != ',')
-                p++;
-            element.len = (size_t)(p++ - element.ptr);
-            for (; element.len && among(*element.ptr, " \t"); element.len--)
-                element.ptr++;
-            while (element.len && among(element.ptr[element.len - 1], " \t"))
-                element.len--;
+        httpsrv_str list = field->value, element;
+        while (next_element(&list, &element))
             if (is_text(element, token)) return true;
-        }
     }
     return false;
 }
 
-TEST_FN bool read_fields(struct oracle *o) {
-    bool end = false;
-    o->head.fields = o->fields;
-    for (;;) {
-        httpsrv_field field;
-        if (!read_field(o, "BAD_FIELD", &field, &end)) return false;
-        if (end) return true;
-        if (o->head.num_fields == MAX_FIELDS) return refuse(o, 431, "HEAD_TOO_LARGE");
-        o->fields[o->head.num_fields++] = field;
-        if (!is_text(field.name, "Host")) continue;
-        if (count_named(&o->head, "Host") > 1 || !is_authority(field.value, false))
-            return refuse(o, 400, "BAD_HOST");
-    }
+TEST_FN bool is_token_list(httpsrv_str list) {
+    httpsrv_str element;
+    while (next_element(&list, &element))
+        if (!all_of(element, ORACLE_TCHAR, false)) return false;
+    return true;
 }
-
-// ---- framing ----
 
 TEST_FN int64_t length_value(httpsrv_str s) {
     int64_t n = 0;
@@ -357,6 +362,32 @@ TEST_FN int64_t length_value(httpsrv_str s) {
     }
     return n;
 }
+
+// What can be said about a field without those behind it.
+TEST_FN bool judge_field(struct oracle *o, const httpsrv_field *field) {
+    if (is_text(field->name, "Host") && (count_named(&o->head, "Host") > 1 || !is_authority(field->value, false)))
+        return refuse(o, 400, "BAD_HOST");
+    if (is_text(field->name, "Content-Length") &&
+        (count_named(&o->head, "Content-Length") > 1 || length_value(field->value) < 0))
+        return refuse(o, 400, "BAD_LENGTH");
+    if (is_text(field->name, "Connection") && !is_token_list(field->value)) return refuse(o, 400, "BAD_FIELD");
+    return true;
+}
+
+TEST_FN bool read_fields(struct oracle *o) {
+    bool end = false;
+    o->head.fields = o->fields;
+    for (;;) {
+        httpsrv_field field;
+        if (!read_field(o, "BAD_FIELD", &field, &end)) return false;
+        if (end) return true;
+        if (o->head.num_fields == MAX_FIELDS) return refuse(o, 431, "HEAD_TOO_LARGE");
+        o->fields[o->head.num_fields++] = field;
+        if (!judge_field(o, &field)) return false;
+    }
+}
+
+// ---- framing ----
 
 // Reads a token or quoted string at *at; false if there is none.
 TEST_FN bool skip_word(httpsrv_str s, size_t *at, bool quoted) {
@@ -419,13 +450,11 @@ TEST_FN bool judge_codings(struct oracle *o) {
 }
 
 TEST_FN bool judge_framing(struct oracle *o) {
-    int lengths = count_named(&o->head, "Content-Length");
     bool codings = count_named(&o->head, "Transfer-Encoding") > 0;
     if (o->head.version_minor > 0 && !o->head.host.ptr) return refuse(o, 400, "BAD_HOST");
-    if (lengths > 1 || (lengths && codings)) return refuse(o, 400, "BAD_LENGTH");
-    if (lengths) {
+    if (count_named(&o->head, "Content-Length")) {
+        if (codings) return refuse(o, 400, "BAD_LENGTH");
         o->head.content_length = length_value(value_of(&o->head, "Content-Length"));
-        if (o->head.content_length < 0) return refuse(o, 400, "BAD_LENGTH");
         if (o->head.content_length > ORACLE_BODY) return refuse(o, 413, "BODY_TOO_LARGE");
     }
     return !codings || judge_codings(o);
@@ -434,15 +463,19 @@ TEST_FN bool judge_framing(struct oracle *o) {
 TEST_FN void judge_expect(httpsrv_head *head) {
     const httpsrv_field *field;
     int at = 0;
-    while (head->version_minor > 0 && (field = find_field(head, "Expect", &at)) != NULL)
-        *(is_text(field->value, "100-continue") ? &head->expect_continue : &head->expect_other) = true;
+    while (head->version_minor > 0 && (field = find_field(head, "Expect", &at)) != NULL) {
+        httpsrv_str list = field->value, element;
+        while (next_element(&list, &element)) {
+            head->expect_continue |= is_text(element, "100-continue");
+            head->expect_other |= element.len && !is_text(element, "100-continue");
+        }
+    }
 }
 
 TEST_FN void judge_connection(httpsrv_head *head) {
-    head->keep_alive = !lists(head, "Connection", "close") &&
-                       (head->version_minor > 0 || lists(head, "Connection", "keep-alive"));
-    head->upgrade =
-        head->version_minor > 0 && lists(head, "Connection", "upgrade") && count_named(head, "Upgrade") > 0;
+    head->keep_alive =
+        !lists(head, "Connection", "close") && (head->version_minor > 0 || lists(head, "Connection", "keep-alive"));
+    head->upgrade = head->version_minor > 0 && lists(head, "Connection", "upgrade") && count_named(head, "Upgrade") > 0;
 }
 
 TEST_FN void begin_section(struct oracle *o, long max, int status, const char *item) {
@@ -457,8 +490,9 @@ TEST_FN bool read_head(struct oracle *o) {
     o->head.content_length = -1;
     begin_section(o, ORACLE_HEAD, 431, "HEAD_TOO_LARGE");
     if (!read_empty_lines(o) || !read_method(o) || !read_target(o)) return false;
+    if (!read_version(o)) return false;
     if (!is_target(o->head.target, &o->head)) return refuse(o, 400, "BAD_TARGET");
-    if (!read_version(o) || !read_fields(o)) return false;
+    if (!read_fields(o)) return false;
     o->head.host = value_of(&o->head, "Host");
     o->head.content_type = value_of(&o->head, "Content-Type");
     if (!o->head.authority.ptr) o->head.authority = o->head.host;
@@ -557,18 +591,33 @@ TEST_FN int64_t read_chunk_size(struct oracle *o) {
 }
 
 TEST_FN bool is_forbidden(httpsrv_str name) {
-    static const char *const names[] = {"Content-Length", "Transfer-Encoding",
-                                        "Host",           "Connection",
-                                        "Trailer",        "TE",
-                                        "Upgrade",        "Expect",
-                                        "Content-Type",   "Range",
-                                        "Set-Cookie",     "Content-Encoding",
-                                        "Content-Range",  "Authorization",
-                                        "Cache-Control",  "Cookie",
-                                        "Max-Forwards"};
+    static const char *const names[] = {"Content-Length",
+                                        "Transfer-Encoding",
+                                        "Host",
+                                        "Connection",
+                                        "Keep-Alive",
+                                        "Trailer",
+                                        "TE",
+                                        "Upgrade",
+                                        "Expect",
+                                        "Content-Type",
+                                        "Content-Encoding",
+                                        "Content-Range",
+                                        "Authorization",
+                                        "Proxy-Authorization",
+                                        "Cookie",
+                                        "Set-Cookie",
+                                        "Cache-Control",
+                                        "Max-Forwards",
+                                        "Range",
+                                        "If-Match",
+                                        "If-None-Match",
+                                        "If-Range",
+                                        "If-Modified-Since",
+                                        "If-Unmodified-Since"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (is_text(name, names[i])) return true;
-    return name.len >= 3 && strncasecmp(name.ptr, "If-", 3) == 0;
+    return false;
 }
 
 TEST_FN bool read_trailers(struct oracle *o) {
@@ -579,8 +628,7 @@ TEST_FN bool read_trailers(struct oracle *o) {
         httpsrv_field field;
         if (!read_field(o, "BAD_TRAILER", &field, &end)) return false;
         if (end) break;
-        if (o->head.num_fields == MAX_FIELDS || is_forbidden(field.name))
-            return refuse(o, 400, "BAD_TRAILER");
+        if (o->head.num_fields == MAX_FIELDS || is_forbidden(field.name)) return refuse(o, 400, "BAD_TRAILER");
         o->fields[o->head.num_fields++] = field;
     }
     o->section = NULL;
@@ -593,8 +641,7 @@ TEST_FN bool read_chunks(struct oracle *o) {
     int64_t size;
     o->extensions = 0;
     while ((size = read_chunk_size(o)) > 0)
-        if (!read_data(o, size) || !take_this(o, '\r', "BAD_CHUNK") || !take_this(o, '\n', "BAD_CHUNK"))
-            return false;
+        if (!read_data(o, size) || !take_this(o, '\r', "BAD_CHUNK") || !take_this(o, '\n', "BAD_CHUNK")) return false;
     return size == 0 && read_trailers(o);
 }
 

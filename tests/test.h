@@ -16,7 +16,7 @@
 #define TEST_H
 
 #ifndef _GNU_SOURCE
-#    define _GNU_SOURCE 1
+#define _GNU_SOURCE 1
 #endif
 #include <errno.h>
 #include <inttypes.h>
@@ -36,24 +36,24 @@
 #include <unistd.h>
 
 #if defined(__has_feature)
-#    define TEST_HAS_FEATURE(feature) __has_feature(feature)
+#define TEST_HAS_FEATURE(feature) __has_feature(feature)
 #else
-#    define TEST_HAS_FEATURE(feature) 0
+#define TEST_HAS_FEATURE(feature) 0
 #endif
 #if defined(__SANITIZE_ADDRESS__) || TEST_HAS_FEATURE(address_sanitizer)
-#    define TEST_ASAN 1
+#define TEST_ASAN 1
 #endif
 #if defined(__SANITIZE_THREAD__) || TEST_HAS_FEATURE(thread_sanitizer)
-#    define TEST_TSAN 1
+#define TEST_TSAN 1
 #endif
 #if defined(TEST_ASAN) || defined(TEST_TSAN)
-#    define TEST_DEFAULT_SCALE 3
+#define TEST_DEFAULT_SCALE 3
 #else
-#    define TEST_DEFAULT_SCALE 1
+#define TEST_DEFAULT_SCALE 1
 #endif
 
 #ifndef TEST_TIMEOUT_MS
-#    define TEST_TIMEOUT_MS 20000
+#define TEST_TIMEOUT_MS 20000
 #endif
 
 #define TEST_FN            __attribute__((unused)) static
@@ -124,7 +124,16 @@ TEST_FN void test_sleep(int ms) {
 
 // Says what the following checks are about (which row of a table); shown if one fails. From the test's own
 // thread.
-#define NOTE(...) ((void)snprintf(test_trace->note, sizeof test_trace->note, __VA_ARGS__))
+#define NOTE(...) test_note(__VA_ARGS__)
+
+__attribute__((format(printf, 1, 2))) TEST_FN void test_note(const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    vsnprintf(test_trace->note, sizeof test_trace->note, format, args);
+    va_end(args);
+    for (char *at = test_trace->note; *at; at++)
+        if ((unsigned char)*at < 32 || (unsigned char)*at > 126) *at = '~'; // one line, whatever is in it
+}
 
 TEST_FN void test_quote(FILE *to, const char *ptr, size_t len) {
     size_t shown = len < TEST_PRINTED_BYTES ? len : TEST_PRINTED_BYTES;
@@ -163,8 +172,8 @@ __attribute__((noreturn)) TEST_FN void test_tail(void) {
     _exit(TEST_EXIT_FAILED);
 }
 
-__attribute__((noreturn, format(printf, 3, 4))) TEST_FN void test_fail(const char *file, int line,
-                                                                       const char *format, ...) {
+__attribute__((noreturn, format(printf, 3, 4))) TEST_FN void test_fail(const char *file, int line, const char *format,
+                                                                       ...) {
     va_list args;
     test_head(file, line);
     va_start(args, format);
@@ -173,8 +182,8 @@ __attribute__((noreturn, format(printf, 3, 4))) TEST_FN void test_fail(const cha
     test_tail();
 }
 
-TEST_FN void test_check_mem(const char *file, int line, const char *expression, const char *actual,
-                            size_t actual_len, const char *expected, size_t expected_len) {
+TEST_FN void test_check_mem(const char *file, int line, const char *expression, const char *actual, size_t actual_len,
+                            const char *expected, size_t expected_len) {
     size_t at = 0;
     if (!actual == !expected && actual_len == expected_len &&
         (actual_len == 0 || memcmp(actual, expected, actual_len) == 0))
@@ -203,61 +212,59 @@ TEST_FN size_t test_strlen(const char *text) {
     } while (0)
 
 // CHECK_CMP(used, <=, limit)
-#define CHECK_CMP(left, op, right)                                                                   \
-    do {                                                                                             \
-        long long left_, right_;                                                                     \
-        TEST_HERE();                                                                                 \
-        left_ = (long long)(left);                                                                   \
-        right_ = (long long)(right);                                                                 \
-        if (!(left_ op right_))                                                                      \
-            FAIL("CHECK(%s %s %s)\n    left     %lld\n    right    %lld", #left, #op, #right, left_, \
-                 right_);                                                                            \
+#define CHECK_CMP(left, op, right)                                                                            \
+    do {                                                                                                      \
+        long long left_, right_;                                                                              \
+        TEST_HERE();                                                                                          \
+        left_ = (long long)(left);                                                                            \
+        right_ = (long long)(right);                                                                          \
+        if (!(left_ op right_))                                                                               \
+            FAIL("CHECK(%s %s %s)\n    left     %lld\n    right    %lld", #left, #op, #right, left_, right_); \
     } while (0)
 
-#define CHECK_INT(actual, expected)                                                                      \
-    do {                                                                                                 \
-        long long actual_, expected_;                                                                    \
-        TEST_HERE();                                                                                     \
-        actual_ = (long long)(actual);                                                                   \
-        expected_ = (long long)(expected);                                                               \
-        if (actual_ != expected_)                                                                        \
-            FAIL("CHECK_INT(%s, %s)\n    actual   %lld\n    expected %lld", #actual, #expected, actual_, \
-                 expected_);                                                                             \
+#define CHECK_INT(actual, expected)                                                                                  \
+    do {                                                                                                             \
+        long long actual_, expected_;                                                                                \
+        TEST_HERE();                                                                                                 \
+        actual_ = (long long)(actual);                                                                               \
+        expected_ = (long long)(expected);                                                                           \
+        if (actual_ != expected_)                                                                                    \
+            FAIL("CHECK_INT(%s, %s)\n    actual   %lld\n    expected %lld", #actual, #expected, actual_, expected_); \
     } while (0)
 
-#define CHECK_MEM(actual, actual_len, expected, expected_len)                                           \
-    (TEST_HERE(), test_check_mem(__FILE__, __LINE__, "CHECK_MEM(" #actual ", " #expected ")", (actual), \
-                                 (actual_len), (expected), (expected_len)))
+#define CHECK_MEM(actual, actual_len, expected, expected_len)                                                         \
+    (TEST_HERE(), test_check_mem(__FILE__, __LINE__, "CHECK_MEM(" #actual ", " #expected ")", (actual), (actual_len), \
+                                 (expected), (expected_len)))
 
-#define CHECK_STR(actual, expected)                                                          \
-    do {                                                                                     \
-        const char *actual_, *expected_;                                                     \
-        TEST_HERE();                                                                         \
-        actual_ = (actual);                                                                  \
-        expected_ = (expected);                                                              \
-        test_check_mem(__FILE__, __LINE__, "CHECK_STR(" #actual ", " #expected ")", actual_, \
-                       test_strlen(actual_), expected_, test_strlen(expected_));             \
+#define CHECK_STR(actual, expected)                                                                                \
+    do {                                                                                                           \
+        const char *actual_, *expected_;                                                                           \
+        TEST_HERE();                                                                                               \
+        actual_ = (actual);                                                                                        \
+        expected_ = (expected);                                                                                    \
+        test_check_mem(__FILE__, __LINE__, "CHECK_STR(" #actual ", " #expected ")", actual_, test_strlen(actual_), \
+                       expected_, test_strlen(expected_));                                                         \
     } while (0)
 
 // A view (anything with ptr and len) against a string; NULL stands for an absent one.
-#define CHECK_VIEW(view, expected)                                                                         \
-    do {                                                                                                   \
-        const char *expected_;                                                                             \
-        TEST_HERE();                                                                                       \
-        expected_ = (expected);                                                                            \
-        test_check_mem(__FILE__, __LINE__, "CHECK_VIEW(" #view ", " #expected ")", (view).ptr, (view).len, \
-                       expected_, test_strlen(expected_));                                                 \
+#define CHECK_VIEW(view, expected)                                                                                    \
+    do {                                                                                                              \
+        const char *expected_;                                                                                        \
+        TEST_HERE();                                                                                                  \
+        expected_ = (expected);                                                                                       \
+        test_check_mem(__FILE__, __LINE__, "CHECK_VIEW(" #view ", " #expected ")", (view).ptr, (view).len, expected_, \
+                       test_strlen(expected_));                                                                       \
     } while (0)
 
-#define CHECK_HAS(text, part)                                                         \
-    do {                                                                              \
-        const char *text_, *part_;                                                    \
-        TEST_HERE();                                                                  \
-        text_ = (text);                                                               \
-        part_ = (part);                                                               \
-        if (!text_ || !strstr(text_, part_))                                          \
-            FAIL("CHECK_HAS(%s, %s)\n    text     %s\n    part     %s", #text, #part, \
-                 text_ ? text_ : "(null)", part_);                                    \
+#define CHECK_HAS(text, part)                                                                                   \
+    do {                                                                                                        \
+        const char *text_, *part_;                                                                              \
+        TEST_HERE();                                                                                            \
+        text_ = (text);                                                                                         \
+        part_ = (part);                                                                                         \
+        if (!text_ || !strstr(text_, part_))                                                                    \
+            FAIL("CHECK_HAS(%s, %s)\n    text     %s\n    part     %s", #text, #part, text_ ? text_ : "(null)", \
+                 part_);                                                                                        \
     } while (0)
 
 // Waits until something that another thread does has happened.
@@ -272,8 +279,7 @@ TEST_FN size_t test_strlen(const char *text) {
     } while (0)
 
 // Ends the test as skipped, with a notice.
-#define SKIP(...) \
-    (fprintf(stderr, __VA_ARGS__), fputc('\n', stderr), fflush(stderr), _exit(TEST_EXIT_SKIPPED))
+#define SKIP(...) (fprintf(stderr, __VA_ARGS__), fputc('\n', stderr), fflush(stderr), _exit(TEST_EXIT_SKIPPED))
 
 // ---- the parent ----
 
@@ -327,8 +333,7 @@ TEST_FN void test_explain(int status, char *why, size_t size) {
     if (status == -1)
         snprintf(why, size, "timed out after %d ms, %s", test_ms(TEST_TIMEOUT_MS), where);
     else if (WIFSIGNALED(status))
-        snprintf(why, size, "killed by signal %d (%s), %s", WTERMSIG(status), strsignal(WTERMSIG(status)),
-                 where);
+        snprintf(why, size, "killed by signal %d (%s), %s", WTERMSIG(status), strsignal(WTERMSIG(status)), where);
     else
         snprintf(why, size, "exit status %d", WEXITSTATUS(status));
 }

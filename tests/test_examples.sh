@@ -86,10 +86,13 @@ start() {
     [ "${port:-0}" -gt 0 ]
 }
 
-# ends_with CODE: the server ends by itself with that exit status
+# ends_with CODE: the server ends by itself with that exit status, within half a minute
 ends_with() {
+    { sleep 30 && kill -KILL "$server"; } &
+    watchdog=$!
     wait "$server"
     code=$?
+    kill "$watchdog" 2>/dev/null
     server=
     cat "$scratch/err"
     echo "exit status $code"

@@ -57,8 +57,7 @@ TEST(default_pool_configured) {
 
 TEST(unknown_pool) {
     prepare(&s, &(httpsrv_config){.pools = {{.name = "known", .threads = 1}}});
-    httpsrv_route(s.srv,
-                  &(httpsrv_route_config){.pattern = "GET /x", .handler = on_hello, .pool = "unheard-of"});
+    httpsrv_route(s.srv, &(httpsrv_route_config){.pattern = "GET /x", .handler = on_hello, .pool = "unheard-of"});
     CHECK_INT(httpsrv_listen(s.srv), HTTPSRV_ROUTE);
     CHECK_HAS(httpsrv_error(s.srv), "unheard-of");
     dispose(&s);
@@ -103,8 +102,8 @@ TEST(pool_full) {
 
 TEST(a_stuffed_pool_hinders_no_other) {
     struct client held[3], c;
-    prepare(&s, &(httpsrv_config){
-                    .pools = {{.name = "slow", .threads = 1, .queue = 2}, {.name = "quick", .threads = 1}}});
+    prepare(&s,
+            &(httpsrv_config){.pools = {{.name = "slow", .threads = 1, .queue = 2}, {.name = "quick", .threads = 1}}});
     route_all(&s, "/pool", "slow");
     route_all(&s, "", "quick");
     go(&s);
@@ -136,17 +135,7 @@ static uint32_t random_next(uint32_t bound) {
     return (random_state >> 8) % bound;
 }
 
-enum {
-    KIND_INLINE,
-    KIND_POOL,
-    KIND_ECHO,
-    KIND_CHUNKED,
-    KIND_BIG,
-    KIND_BORROW,
-    KIND_SLEEP,
-    KIND_NOWHERE,
-    KINDS
-};
+enum { KIND_INLINE, KIND_POOL, KIND_ECHO, KIND_CHUNKED, KIND_BIG, KIND_BORROW, KIND_SLEEP, KIND_NOWHERE, KINDS };
 
 static void send_kind(struct client *c, int kind, int id) {
     static const char *const formats[KINDS] = {
@@ -171,8 +160,8 @@ static void expect_kind(struct client *c, int kind, int id) {
     char body[200];
     if (kind == KIND_INLINE || kind == KIND_POOL) {
         const char *prefix = kind == KIND_POOL ? "/pool" : "";
-        snprintf(body, sizeof body, "GET %s/dump/%d/x %s/dump/%d/x host=a a=%d rest=x q= x= body=", prefix,
-                 id, prefix, id, id);
+        snprintf(body, sizeof body, "GET %s/dump/%d/x %s/dump/%d/x host=a a=%d rest=x q= x= body=", prefix, id, prefix,
+                 id, id);
         EXPECT(c, 200, body);
     } else if (kind == KIND_ECHO || kind == KIND_CHUNKED) {
         snprintf(body, sizeof body, "%08d", id);
@@ -260,10 +249,8 @@ TEST(answers_of_all_sizes) {
 }
 
 static void on_many_fields(httpsrv_req *req, void *user) {
-    httpsrv_field own[2] = {{HTTPSRV_STR("X-Own"), HTTPSRV_STR("a")},
-                            {HTTPSRV_STR("X-Own"), HTTPSRV_STR("b")}};
-    httpsrv_answer answer = {
-        .status = 201, .type = "text/x", .body = blob_view(5), .fields = own, .num_fields = 2};
+    httpsrv_field own[2] = {{HTTPSRV_STR("X-Own"), HTTPSRV_STR("a")}, {HTTPSRV_STR("X-Own"), HTTPSRV_STR("b")}};
+    httpsrv_answer answer = {.status = 201, .type = "text/x", .body = blob_view(5), .fields = own, .num_fields = 2};
     (void)user;
     for (int i = 0; i < 20; i++) {
         char name[20], value[200];
@@ -280,8 +267,8 @@ static void on_many_fields(httpsrv_req *req, void *user) {
 
 TEST(fields_set_by_workers) {
     prepare(&s, &(httpsrv_config){0});
-    httpsrv_route(s.srv, &(httpsrv_route_config){
-                             .pattern = "GET /fields", .handler = on_many_fields, .pool = "default"});
+    httpsrv_route(s.srv,
+                  &(httpsrv_route_config){.pattern = "GET /fields", .handler = on_many_fields, .pool = "default"});
     go(&s);
     struct client c = dial(s.port);
     for (int round = 0; round < 20; round++) {
@@ -458,9 +445,9 @@ TEST(drain_waits_for_workers) {
     EXPECT_EOF(&c);
     EXPECT(&queued, 200, HELLO); // what waits in the queue is finished too
     EXPECT_EOF(&queued);
-    CHECK_INT(httpsrv_join(s.srv), HTTPSRV_OK);
     hang_up(&c);
     hang_up(&queued);
+    CHECK_INT(httpsrv_join(s.srv), HTTPSRV_OK);
     dispose(&s);
     CHECK_INT(s.last.drain_finished, 2);
     CHECK_INT(s.last.drain_cut, 0);
@@ -516,18 +503,22 @@ TEST(stop_and_start) {
     dispose(&s);
 }
 
+static bool ask_once_more(struct client *c) {
+    static const char request[] = "GET /pool/hello HTTP/1.1\r\nHost: a\r\n\r\n";
+    if (net_send_some(c, request, strlen(request), net_deadline()) < strlen(request)) return false;
+    while (c->len - c->at < 4)
+        if (!net_receive(c, net_deadline())) return false;
+    net_reply(c, false);
+    CHECK_INT(c->status, 200);
+    CHECK_MEM(c->body, c->body_len, HELLO, strlen(HELLO));
+    return !c->close;
+}
+
 static void *ask_until_closed(void *arg) {
-    struct client *c = (struct client *)arg;
-    for (;;) {
-        if (net_send_some(c, "GET /pool/hello HTTP/1.1\r\nHost: a\r\n\r\n", 38, net_deadline()) < 38)
-            return NULL;
-        while (c->len - c->at < 4)
-            if (!net_receive(c, net_deadline())) return NULL;
-        net_reply(c, false);
-        CHECK_INT(c->status, 200);
-        CHECK_MEM(c->body, c->body_len, HELLO, strlen(HELLO));
-        if (c->close) return NULL;
-    }
+    while (ask_once_more((struct client *)arg))
+        continue;
+    hang_up((struct client *)arg);
+    return NULL;
 }
 
 // Stops come in the middle of traffic: each answer that begins is whole.
@@ -543,10 +534,8 @@ TEST(stop_under_load) {
         test_sleep(10 + round * 3);
         httpsrv_stop(s.srv);
         CHECK_INT(httpsrv_join(s.srv), HTTPSRV_OK);
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; i < 4; i++)
             pthread_join(threads[i], NULL);
-            hang_up(&c[i]);
-        }
         dispose(&s);
         CHECK_INT(s.last.drain_cut, 0);
     }
