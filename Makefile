@@ -10,7 +10,7 @@ WARNINGS = -Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wshadow
 SANITIZE = -std=gnu11 -O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=all
 
 COMPILE  = $(CC) $(CFLAGS) $(WARNINGS) -I. -pthread
-C_FILES  = httpsrv.h $(wildcard examples/*.[ch] bench/*.[ch] tests/*.[ch] tests/units/*.[ch])
+C_FILES  = httpsrv.h $(wildcard examples/*.[ch] bench/*.[ch] tests/*.[ch] tests/*/*.[ch])
 EXAMPLES = $(patsubst examples/%.c,$(BUILD)/%,$(wildcard examples/*.c))
 BENCHES  = $(patsubst bench/%.c,$(BUILD)/%,$(wildcard bench/*.c))
 TESTS    = $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
@@ -19,7 +19,7 @@ SCRIPTS  = $(wildcard tests/test_*.sh)
 # What the shell scripts of tests/ and bench/ need to know.
 export CC CXX CFLAGS WARNINGS BUILD
 
-.PHONY: all run test debug asan ubsan tsan compat lint format format-check bench size info clean help FORCE
+.PHONY: all run test debug asan ubsan tsan compat lint format format-check bench bench-check size info clean help FORCE
 
 all: $(EXAMPLES) $(BENCHES) ## the examples and bench/ceiling, into build/
 
@@ -56,6 +56,9 @@ format-check: ## fail if `make format` would change something; needs clang-forma
 bench: $(BUILD)/showcase $(BENCHES) ## requests per second of server CPU; needs wrk (skips nginx-light, strace)
 	@bash bench/run.sh
 
+bench-check: ## instructions per request against bench/baseline.txt; needs valgrind
+	@sh bench/check.sh
+
 size: ## code size of examples/hello.c at -Os; needs size (binutils)
 	@mkdir -p $(BUILD)
 	$(CC) -std=gnu11 -Os -I. -pthread -ffunction-sections -fdata-sections -Wl,--gc-sections -s \
@@ -84,8 +87,8 @@ $(BUILD)/flags: FORCE
 $(EXAMPLES): $(BUILD)/%: examples/%.c httpsrv.h $(BUILD)/flags
 	$(COMPILE) $< -o $@
 
-$(BENCHES): $(BUILD)/%: bench/%.c $(BUILD)/flags
+$(BENCHES): $(BUILD)/%: bench/%.c httpsrv.h $(BUILD)/flags
 	$(COMPILE) $< -o $@
 
-$(TESTS): $(BUILD)/tests/%: tests/%.c httpsrv.h $(wildcard tests/*.h) $(BUILD)/flags
+$(TESTS): $(BUILD)/tests/%: tests/%.c httpsrv.h $(wildcard tests/*.h tests/fuzz/*.[ch]) $(BUILD)/flags
 	$(COMPILE) $< -o $@

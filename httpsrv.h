@@ -2613,10 +2613,11 @@ static int hsrv_pool_start(hsrv_pool *pool) {
     return 0;
 }
 
-// Workers that are not parked, hence have or look for work. [any]
+// Workers that have or look for work. One that has set its mark but has a job to find counts as well. [any]
 static int hsrv_pool_busy(const hsrv_pool *pool) {
     const int parked = (int)__atomic_load_n(&pool->parked, __ATOMIC_SEQ_CST);
-    return parked < pool->num_threads ? pool->num_threads - parked : 0;
+    if (parked < pool->num_threads) return pool->num_threads - parked;
+    return pool->num_threads > 0 && hsrv_queue_ready(&pool->queue) ? 1 : 0;
 }
 
 // Runs what was accepted to its end, then ends the threads. [owner]
@@ -2660,13 +2661,15 @@ typedef struct hsrv_route {
 
 typedef enum hsrv_segment_kind { HSRV_SEGMENT_LITERAL, HSRV_SEGMENT_PARAM, HSRV_SEGMENT_REST } hsrv_segment_kind;
 
-// A tree by segments. Literal children come first, then at most one parameter, then at most one wildcard.
+// A tree by segments. Literal children come first, then at most one parameter, then at most one wildcard. The pattern's
+// path up to this node lies behind the struct.
 typedef struct hsrv_node {
     struct hsrv_node *parent, *child, *sibling;
     hsrv_segment_kind kind;
-    httpsrv_str text;   // of a literal, points into a route's pattern
+    bool literal;       // this segment and all above
+    httpsrv_str path;   // owned
+    httpsrv_str text;   // its last segment
     hsrv_route *routes; // that end here
-    httpsrv_str path;   // literal nodes without parameters above: the whole path, for the hash
 } hsrv_node;
 
 typedef struct hsrv_router {
@@ -3012,40 +3015,44 @@ static hsrv_node *hsrv_router_find_child(hsrv_node *node, hsrv_segment_kind kind
     return NULL;
 }
 
+static hsrv_node *hsrv_router_new_node(hsrv_memory *memory, hsrv_node *parent, httpsrv_str path, httpsrv_str text) {
+    hsrv_node *node = (hsrv_node *)hsrv_memory_take_zeroed(memory, sizeof *node + path.len);
+    if (!node) return NULL;
+    node->parent = parent;
+    node->kind = hsrv_router_kind(text);
+    node->literal = node->kind == HSRV_SEGMENT_LITERAL && (!parent->parent || parent->literal);
+    memcpy(node + 1, path.ptr, path.len);
+    node->path = hsrv_text_view((const char *)(node + 1), path.len);
+    node->text = hsrv_text_view(node->path.ptr + path.len - text.len, text.len);
+    return node;
+}
+
 // Keeps children in the order in which they are tried: by kind.
-static hsrv_node *hsrv_router_add_child(hsrv_router *router, hsrv_memory *memory, hsrv_node *parent,
-                                        hsrv_segment_kind kind, httpsrv_str text) {
-    hsrv_node *child = (hsrv_node *)hsrv_memory_take_zeroed(memory, sizeof *child);
-    if (!child) return NULL;
-    child->parent = parent;
-    child->kind = kind;
-    child->text = text;
+static void hsrv_router_link_child(hsrv_node *parent, hsrv_node *child) {
     hsrv_node **link = &parent->child;
-    while (*link && (*link)->kind <= kind) {
+    while (*link && (*link)->kind <= child->kind) {
         link = &(*link)->sibling;
     }
     child->sibling = *link;
     *link = child;
-    router->num_nodes++;
-    return child;
 }
 
 // The node for a pattern's path, made if need be. NULL when out of memory.
 static hsrv_node *hsrv_router_node(hsrv_router *router, hsrv_memory *memory, httpsrv_str path) {
     if (path.ptr[0] == '*') return &router->asterisk;
-    const httpsrv_str whole = path;
+    const char *start = path.ptr;
     hsrv_node *node = &router->root;
-    bool literal = true;
     while (path.len > 0) {
         const httpsrv_str segment = hsrv_router_segment(&path);
-        const hsrv_segment_kind kind = hsrv_router_kind(segment);
-        hsrv_node *child = hsrv_router_find_child(node, kind, segment);
-        if (!child) child = hsrv_router_add_child(router, memory, node, kind, segment);
-        if (!child) return NULL;
-        literal = literal && kind == HSRV_SEGMENT_LITERAL;
+        hsrv_node *child = hsrv_router_find_child(node, hsrv_router_kind(segment), segment);
+        if (!child) {
+            child = hsrv_router_new_node(memory, node, hsrv_text_view(start, (size_t)(path.ptr - start)), segment);
+            if (!child) return NULL;
+            hsrv_router_link_child(node, child);
+            router->num_nodes++;
+        }
         node = child;
     }
-    if (literal) node->path = whole;
     return node;
 }
 
@@ -3096,7 +3103,7 @@ static bool hsrv_router_build(hsrv_router *router, hsrv_memory *memory) {
     if (!router->exact) return false;
     router->exact_size = size;
     for (hsrv_node *node = router->root.child; node; node = hsrv_router_walk(node)) {
-        if (!node->path.ptr) continue;
+        if (!node->literal || !node->routes) continue;
         size_t i = hsrv_router_hash(node->path);
         while (router->exact[i & (size - 1)]) {
             i++;
@@ -3129,7 +3136,7 @@ static void hsrv_router_free(hsrv_router *router, hsrv_memory *memory) {
         }
         hsrv_node *parent = node->parent, *sibling = node->sibling;
         hsrv_router_free_routes(memory, node);
-        hsrv_memory_give(memory, node, sizeof *node);
+        hsrv_memory_give(memory, node, sizeof *node + node->path.len);
         parent->child = sibling;
         node = sibling ? sibling : parent == &router->root ? NULL : parent;
     }
@@ -5023,7 +5030,9 @@ static void hsrv_reactor_serve(hsrv_loop *loop, hsrv_conn *c, hsrv_event event) 
 
 // ---- accepting ----
 
-static void hsrv_reactor_watch_listeners(hsrv_loop *loop, bool on) {
+// False if one could not be changed.
+static bool hsrv_reactor_watch_listeners(hsrv_loop *loop, bool on) {
+    bool ok = true;
     loop->accepting = on;
     for (int i = 0; i < HTTPSRV_MAX_LISTENERS; i++) {
         if (loop->listeners[i] < 0) continue;
@@ -5031,8 +5040,9 @@ static void hsrv_reactor_watch_listeners(hsrv_loop *loop, bool on) {
         memset(&event, 0, sizeof event);
         event.events = on ? (uint32_t)EPOLLIN : 0u;
         event.data.u64 = HSRV_WAKE_SLOT - 1 - (uint32_t)i;
-        hsrv_sys_epoll_ctl(loop->epfd, EPOLL_CTL_MOD, loop->listeners[i], &event);
+        ok = hsrv_sys_epoll_ctl(loop->epfd, EPOLL_CTL_MOD, loop->listeners[i], &event) == 0 && ok;
     }
+    return ok;
 }
 
 // No descriptor is left. A level-triggered listener would report at once, for ever: so it is not watched for a while, or
@@ -5135,7 +5145,8 @@ static void hsrv_reactor_accept(hsrv_loop *loop, int listener) {
 static void hsrv_reactor_accept_again(hsrv_loop *loop) {
     if (loop->accept_again == 0 || loop->now < loop->accept_again) return;
     loop->accept_again = 0;
-    if (loop->phase < HSRV_LOOP_DRAIN) hsrv_reactor_watch_listeners(loop, true);
+    if (loop->phase >= HSRV_LOOP_DRAIN || hsrv_reactor_watch_listeners(loop, true)) return;
+    loop->accept_again = loop->now + HSRV_ACCEPT_AGAIN;
 }
 
 // ---- events ----

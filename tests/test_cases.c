@@ -568,6 +568,7 @@ static void start_server(struct server *s, const char *pool) {
     blob[1] = 1; // nobody here wants to have it filled
     config.reactors = 1;
     if (pool) {
+        config.reactors = 2;
         config.pools[0].name = pool;
         config.pools[0].threads = 2;
     }

@@ -737,59 +737,18 @@ static void replace(struct bytes *b, size_t at, size_t gone, const char *ptr, si
     release_bytes(&copy);
 }
 
+// What an attacker would try to slip in.
+// clang-format off
+static const char *const slips[] = {
+    "\r\n", "\n", "\r", " ", "\t", ":", ",", ";", "\"", "%", "%00", "/", "?", "#", "[", "]", "@", "*", "0", "9", "f", "-",
+    "+", "=", "\\", "\x7f", "\x80", "\r\n\r\n", "\r\n ", "\r\n\t", "ffffffff", "close", "keep-alive,", "upgrade", "chunked",
+    "gzip", "http:", "//", "HTTP/1.1", "CONNECT", "OPTIONS", "Host:", "Host: b", "TE: x", "If-X:y",
+    "\r\nContent-Length: 5", "\r\nTransfer-Encoding: chunked", "\r\nConnection: close", "\r\nExpect: x",
+};
+// clang-format on
+
 static void mutate(struct bytes *b) {
-    static const char *const words[] = {
-        "\r\n",
-        "\n",
-        "\r",
-        " ",
-        "\t",
-        ":",
-        ",",
-        ";",
-        "\"",
-        "%",
-        "%00",
-        "/",
-        "?",
-        "#",
-        "[",
-        "]",
-        "@",
-        "*",
-        "\r\n\r\n",
-        "0",
-        "f",
-        "ffffffff",
-        "-",
-        "+",
-        "=",
-        "\\",
-        "\x7f",
-        "\x80",
-        "close",
-        "chunked",
-        "gzip",
-        "http:",
-        "//",
-        "HTTP/1.1",
-        "\r\n ",
-        "\r\n\t",
-        "Host: b",
-        "Host:",
-        "TE: x",
-        "9",
-        "If-X:y",
-        "CONNECT",
-        "OPTIONS",
-        "keep-alive,",
-        "upgrade",
-        "\r\nContent-Length: 5",
-        "\r\nTransfer-Encoding: chunked",
-        "\r\nConnection: close",
-        "\r\nExpect: x",
-    };
-    const char *word = words[random_below(sizeof words / sizeof *words)];
+    const char *word = slips[random_below(sizeof slips / sizeof *slips)];
     size_t at = random_below(b->len), left = b->len - at, some = 1 + random_below(left < 20 ? left : 20);
     char byte = (char)random_below(256);
     switch (random_below(7)) {

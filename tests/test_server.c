@@ -1082,6 +1082,20 @@ TEST(refusals_reach_a_client_that_sends_on) {
     finish(&s);
 }
 
+// Lingering is bounded in time, whatever the client does.
+TEST(lingering_ends) {
+    serve(&s, DEFAULTS);
+    struct client c = ASK(&s, WITH("X : a"));
+    CHECK_INT(c.status, 400);
+    EXPECT_EOF(&c);
+    for (int64_t deadline = test_now() + test_ms(8000); metrics(&s).connections > 0; test_sleep(20)) {
+        (void)net_send_some(&c, "x", 1, net_deadline());
+        CHECK_CMP(test_now(), <, deadline);
+    }
+    hang_up(&c);
+    finish(&s);
+}
+
 // ---- limits: at the limit, and one past it ----
 
 #define HEAD_BYTES 300
@@ -1302,16 +1316,23 @@ TEST(timeout_idle_spares_the_busy) {
     finish(&s);
 }
 
+// A byte now and then, until something comes back. False if nothing does.
+static bool trickle(struct client *c) {
+    int64_t deadline = test_now() + test_ms(5000);
+    while (test_now() < deadline) {
+        if (net_poll(c->fd, POLLIN, test_now() + test_ms(10))) return true;
+        (void)net_send_some(c, "G", 1, net_deadline());
+    }
+    return false;
+}
+
 TEST(timeout_head) {
     serve(&s, &(httpsrv_config){.timeout_ms.head = test_ms(200)});
     struct client stalled = dial(s.port), trickling = dial(s.port), second = dial(s.port);
     int64_t start = test_now();
     SEND(&stalled, "GET /he");
     SEND(&second, NEXT "GET /hello HTTP/1.1\r\n");
-    for (int i = 0; i < 40; i++) { // a byte now and then does not buy time
-        if (net_send_some(&trickling, "G", 1, net_deadline()) == 0) break;
-        test_sleep(test_ms(10));
-    }
+    CHECK(trickle(&trickling)); // which does not buy time
     EXPECT(&stalled, 408, NULL);
     CHECK(stalled.close);
     EXPECT_EOF(&stalled);

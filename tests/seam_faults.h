@@ -1,0 +1,274 @@
+// A kernel that can be told to fail: replaces the calls of the >>platform room by the same calls, of which a plan makes
+// one go wrong, or all from one on. Only what a kernel may do is done: where an edge of epoll would follow a failure
+// (EAGAIN, a call cut short), one does. Define HTTPSRV_SEAM as this file's name before httpsrv.h is included.
+
+#ifndef SEAM_FAULTS_H
+#define SEAM_FAULTS_H
+
+enum fault_call {
+    FAULT_ALLOC, // no system call: asked about by the test's allocator
+    FAULT_SOCKET,
+    FAULT_SETSOCKOPT,
+    FAULT_BIND,
+    FAULT_LISTEN,
+    FAULT_GETSOCKNAME,
+    FAULT_ACCEPT,
+    FAULT_RECV,
+    FAULT_SEND,
+    FAULT_SENDMSG,
+    FAULT_SHUTDOWN,
+    FAULT_OPEN_NULL,
+    FAULT_EPOLL_CREATE,
+    FAULT_EPOLL_ADD,
+    FAULT_EPOLL_MOD,
+    FAULT_EPOLL_WAIT,
+    FAULT_EVENTFD,
+    FAULT_FUTEX_WAIT,
+    FAULT_GETRLIMIT,
+    FAULT_THREAD_CREATE
+};
+
+// What a failing call does beside giving an errno.
+#define FAULT_SHORT    10001 // transfers one byte
+#define FAULT_SPURIOUS 10002 // returns as if it had waited
+
+// A set of calls, to fail several kinds at a time.
+#define FAULT_ONE(call) (1u << (call))
+
+// Atomics, as all threads look. Set with fault_begin.
+static struct fault_plan {
+    unsigned set; // of enum fault_call
+    int error;
+    size_t nth;   // the first call that fails, from 1
+    bool lasting; // so do all after it
+    size_t calls, failed;
+} fault_plan;
+
+static int fault_send_buffer; // bytes of SO_SNDBUF of what is accepted; 0: the kernel's choice
+
+static inline void fault_begin(unsigned set, int error, size_t nth, bool lasting) {
+    __atomic_store_n(&fault_plan.set, 0u, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&fault_plan.error, error, __ATOMIC_RELAXED);
+    __atomic_store_n(&fault_plan.nth, nth, __ATOMIC_RELAXED);
+    __atomic_store_n(&fault_plan.lasting, lasting, __ATOMIC_RELAXED);
+    __atomic_store_n(&fault_plan.calls, (size_t)0, __ATOMIC_RELAXED);
+    __atomic_store_n(&fault_plan.failed, (size_t)0, __ATOMIC_RELAXED);
+    __atomic_store_n(&fault_plan.set, set, __ATOMIC_SEQ_CST);
+}
+
+// From now on all calls succeed again. Returns how many have failed.
+static inline size_t fault_end(void) {
+    __atomic_store_n(&fault_plan.set, 0u, __ATOMIC_SEQ_CST);
+    return __atomic_load_n(&fault_plan.failed, __ATOMIC_SEQ_CST);
+}
+
+static inline size_t fault_count(void) {
+    return __atomic_load_n(&fault_plan.failed, __ATOMIC_RELAXED);
+}
+
+// How this call has to fail: an errno, FAULT_SHORT, FAULT_SPURIOUS, or 0 if it has not.
+static inline int fault_due(int call) {
+    if (!(__atomic_load_n(&fault_plan.set, __ATOMIC_SEQ_CST) & FAULT_ONE(call))) return 0;
+    const size_t number = __atomic_add_fetch(&fault_plan.calls, 1, __ATOMIC_RELAXED);
+    const size_t nth = __atomic_load_n(&fault_plan.nth, __ATOMIC_RELAXED);
+    if (number < nth || (number > nth && !__atomic_load_n(&fault_plan.lasting, __ATOMIC_RELAXED))) return 0;
+    __atomic_add_fetch(&fault_plan.failed, 1, __ATOMIC_SEQ_CST);
+    return __atomic_load_n(&fault_plan.error, __ATOMIC_RELAXED);
+}
+
+// Sets errno if the call has to fail.
+static inline bool fault_errno(int call) {
+    const int error = fault_due(call);
+    if (error) errno = error;
+    return error != 0;
+}
+
+// ---- edges: what is watched, so that one can be had again ----
+
+#define FAULT_MAX_FD 4096
+
+struct fault_watch {
+    int epfd;
+    struct epoll_event event;
+};
+
+static struct fault_watch fault_watches[FAULT_MAX_FD];
+static pthread_mutex_t fault_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static inline void fault_note_watch(int epfd, int fd, const struct epoll_event *event) {
+    if (fd < 0 || fd >= FAULT_MAX_FD) return;
+    pthread_mutex_lock(&fault_lock);
+    fault_watches[fd].epfd = epfd;
+    fault_watches[fd].event = *event;
+    pthread_mutex_unlock(&fault_lock);
+}
+
+// Watching a descriptor anew makes the kernel report what it is ready for once more.
+static inline void fault_edge(int fd) {
+    if (fd < 0 || fd >= FAULT_MAX_FD) return;
+    const int before = errno;
+    pthread_mutex_lock(&fault_lock);
+    struct fault_watch watch = fault_watches[fd];
+    pthread_mutex_unlock(&fault_lock);
+    epoll_ctl(watch.epfd, EPOLL_CTL_MOD, fd, &watch.event);
+    errno = before;
+}
+
+// ---- the calls ----
+
+static inline int hsrv_sys_socket(int family) {
+    if (fault_errno(FAULT_SOCKET)) return -1;
+    return socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+}
+
+static inline int hsrv_sys_setsockopt(int fd, int level, int name, int value) {
+    if (fault_errno(FAULT_SETSOCKOPT)) return -1;
+    return setsockopt(fd, level, name, &value, (socklen_t)sizeof value);
+}
+
+static inline int hsrv_sys_bind(int fd, const struct sockaddr *address, socklen_t len) {
+    if (fault_errno(FAULT_BIND)) return -1;
+    return bind(fd, address, len);
+}
+
+static inline int hsrv_sys_listen(int fd, int backlog) {
+    if (fault_errno(FAULT_LISTEN)) return -1;
+    return listen(fd, backlog);
+}
+
+static inline int hsrv_sys_getsockname(int fd, struct sockaddr *address, socklen_t *len) {
+    if (fault_errno(FAULT_GETSOCKNAME)) return -1;
+    return getsockname(fd, address, len);
+}
+
+static inline int hsrv_sys_accept(int fd, struct sockaddr *address, socklen_t *len) {
+    if (fault_errno(FAULT_ACCEPT)) return -1;
+    const int accepted = accept4(fd, address, len, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    const int bytes = fault_send_buffer;
+    if (accepted >= 0 && bytes > 0) setsockopt(accepted, SOL_SOCKET, SO_SNDBUF, &bytes, (socklen_t)sizeof bytes);
+    return accepted;
+}
+
+static inline ssize_t hsrv_sys_recv(int fd, void *buf, size_t size) {
+    const int error = fault_due(FAULT_RECV);
+    if (error == 0) return recv(fd, buf, size, 0);
+    if (error == EAGAIN || error == FAULT_SHORT) fault_edge(fd);
+    if (error == FAULT_SHORT) return recv(fd, buf, size < 1 ? size : 1, 0);
+    errno = error;
+    return -1;
+}
+
+static inline ssize_t hsrv_sys_send(int fd, const void *buf, size_t len) {
+    const int error = fault_due(FAULT_SEND);
+    if (error == 0) return send(fd, buf, len, MSG_NOSIGNAL);
+    if (error == EAGAIN || error == FAULT_SHORT) fault_edge(fd);
+    if (error == FAULT_SHORT) return send(fd, buf, len < 1 ? len : 1, MSG_NOSIGNAL);
+    errno = error;
+    return -1;
+}
+
+static inline ssize_t hsrv_sys_sendmsg(int fd, const struct msghdr *message) {
+    const int error = fault_due(FAULT_SENDMSG);
+    if (error == 0) return sendmsg(fd, message, MSG_NOSIGNAL);
+    if (error == EAGAIN || error == FAULT_SHORT) fault_edge(fd);
+    if (error == FAULT_SHORT) return send(fd, message->msg_iov[0].iov_base, 1, MSG_NOSIGNAL);
+    errno = error;
+    return -1;
+}
+
+static inline int hsrv_sys_shutdown_write(int fd) {
+    if (fault_errno(FAULT_SHUTDOWN)) return -1;
+    return shutdown(fd, SHUT_WR);
+}
+
+static inline int hsrv_sys_close(int fd) {
+    return close(fd);
+}
+
+static inline int hsrv_sys_open_null(void) {
+    if (fault_errno(FAULT_OPEN_NULL)) return -1;
+    return open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+static inline int hsrv_sys_epoll_create(void) {
+    if (fault_errno(FAULT_EPOLL_CREATE)) return -1;
+    return epoll_create1(EPOLL_CLOEXEC);
+}
+
+static inline int hsrv_sys_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event) {
+    if (fault_errno(op == EPOLL_CTL_ADD ? FAULT_EPOLL_ADD : FAULT_EPOLL_MOD)) return -1;
+    if (op == EPOLL_CTL_ADD) fault_note_watch(epfd, fd, event);
+    return epoll_ctl(epfd, op, fd, event);
+}
+
+static inline int hsrv_sys_epoll_wait(int epfd, struct epoll_event *events, int size, int timeout_ms) {
+    if (fault_errno(FAULT_EPOLL_WAIT)) return -1;
+    return epoll_wait(epfd, events, size, timeout_ms);
+}
+
+static inline int hsrv_sys_eventfd(void) {
+    if (fault_errno(FAULT_EVENTFD)) return -1;
+    return eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+}
+
+static inline ssize_t hsrv_sys_eventfd_add(int fd) {
+    const uint64_t one = 1;
+    return write(fd, &one, sizeof one);
+}
+
+#ifndef SYS_futex
+#define SYS_futex SYS_futex_time64
+#endif
+
+static inline int hsrv_sys_futex_wait(uint32_t *word, uint32_t expected) {
+    const int error = fault_due(FAULT_FUTEX_WAIT);
+    if (error == FAULT_SPURIOUS) return 0;
+    if (error == 0) return (int)syscall(SYS_futex, word, 128, expected, NULL, NULL, 0);
+    errno = error;
+    return -1;
+}
+
+static inline int hsrv_sys_futex_wake(uint32_t *word, int count) {
+    return (int)syscall(SYS_futex, word, 129, count, NULL, NULL, 0);
+}
+
+static inline uint64_t hsrv_sys_monotonic_ms(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+    return (uint64_t)t.tv_sec * 1000u + (uint64_t)t.tv_nsec / 1000000u;
+}
+
+static inline int64_t hsrv_sys_unix_seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME_COARSE, &t);
+    return (int64_t)t.tv_sec;
+}
+
+static inline void hsrv_sys_sleep_ms(long ms) {
+    struct timespec t;
+    t.tv_sec = (time_t)(ms / 1000);
+    t.tv_nsec = (ms % 1000) * 1000000L;
+    nanosleep(&t, NULL);
+}
+
+static inline int hsrv_sys_descriptor_limit(uint64_t *soft) {
+    struct rlimit limit;
+    if (fault_errno(FAULT_GETRLIMIT) || getrlimit(RLIMIT_NOFILE, &limit) != 0) return -1;
+    *soft = (uint64_t)limit.rlim_cur;
+    return 0;
+}
+
+static inline int hsrv_sys_cpu_count(void) {
+    return 2;
+}
+
+static inline int hsrv_sys_thread_create(pthread_t *thread, void *(*fn)(void *), void *arg) {
+    const int error = fault_due(FAULT_THREAD_CREATE);
+    return error ? error : pthread_create(thread, NULL, fn, arg);
+}
+
+static inline int hsrv_sys_thread_join(pthread_t thread) {
+    return pthread_join(thread, NULL);
+}
+
+#endif // SEAM_FAULTS_H
