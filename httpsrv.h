@@ -25,8 +25,8 @@
 //
 //     >>doc  >>config  >>types  >>api                                   the front half: what you program against
 //     >>platform  >>text  >>log  >>memory  >>parser  >>queue  >>pool    the back half, bottom-up:
-//     >>state  >>router  >>timers  >>output  >>loop  >>conn             a room calls only rooms above it
-//     >>request  >>emit  >>response  >>dispatch  >>reactor  >>server  >>public
+//     >>state  >>router  >>timers  >>output  >>loop  >>request          a room calls only rooms above it
+//     >>conn  >>emit  >>response  >>dispatch  >>reactor  >>server  >>public
 //
 // BUILD
 //
@@ -1296,7 +1296,7 @@ static httpsrv_log_level hsrv_log_item_level(httpsrv_log_item item) {
 
 // ===========================================================================================
 // >>memory    Allocator, arena, slab, buffer.    owns: the account    thread: the allocator any, the rest their owner's
-//             uses: >>platform
+//             uses: >>text
 // ===========================================================================================
 
 // Every byte goes through here. Sizes are given back on release, so the account needs no header before each block.
@@ -3495,7 +3495,7 @@ static void hsrv_output_clear(hsrv_memory *memory, hsrv_chain *chain) {
 
 // ===========================================================================================
 // >>loop      One event loop.    owns: epoll, lists, buffers, counters, clock    thread: loop; post any
-//             uses: >>timers >>output
+//             uses: >>log >>timers >>output
 // ===========================================================================================
 
 #define HSRV_SPARE_REQUESTS 64              // kept by a loop for the next ones

@@ -35,6 +35,11 @@ function line(a, b, c, d, e, f, g) {
     else printf "%-14s %12s %12s %8s %8s %7s %8s\n", a, b, c, d, e, f, g
 }
 
+# wrk says 0 where its histogram does not reach, as it happens with pipelining.
+function latency(us) {
+    return us > 0 ? sprintf("%.0f", us) : "-"
+}
+
 # The ratio of two rows round by round and its median.
 function compare(a, b, column, unit,    list, text, i) {
     if (!(a in seen) || !(b in seen)) return
@@ -52,7 +57,7 @@ END {
     for (i = 1; i <= rows; i++) {
         row = order[i]
         line(row, sprintf("%.0f", median_of(row, PER_CPU)), sprintf("%.0f", median_of(row, RATE)),
-             sprintf("%.0f", median_of(row, P50)), sprintf("%.0f", median_of(row, P99)),
+             latency(median_of(row, P50)), latency(median_of(row, P99)),
              sprintf("%.0f", median_of(row, LOAD)), errors[row] ? errors[row] " (!)" : 0)
     }
     print ""

@@ -1,5 +1,5 @@
-# For test scripts, which start with `. tests/check.sh` at the top of the repository: `check NAME
-# COMMAND...` runs one test, `skip NAME REASON` leaves one out, `finish` prints the closing line and exits.
+# For test scripts, which start with `. tests/check.sh` at the top of the repository: `check NAME COMMAND...`
+# runs one test, `skip NAME REASON` leaves one out, `finish` prints the closing line and exits.
 
 passed=0
 failed=0

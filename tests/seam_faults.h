@@ -5,28 +5,42 @@
 #ifndef SEAM_FAULTS_H
 #define SEAM_FAULTS_H
 
+#define FAULT_CALLS(X)                                                               \
+    X(ALLOC, "allocation") /* no system call: asked about by the test's allocator */ \
+    X(SOCKET, "socket")                                                              \
+    X(SETSOCKOPT, "setsockopt")                                                      \
+    X(BIND, "bind")                                                                  \
+    X(LISTEN, "listen")                                                              \
+    X(GETSOCKNAME, "getsockname")                                                    \
+    X(ACCEPT, "accept")                                                              \
+    X(RECV, "recv")                                                                  \
+    X(SEND, "send")                                                                  \
+    X(SENDMSG, "sendmsg")                                                            \
+    X(SHUTDOWN, "shutdown")                                                          \
+    X(OPEN_NULL, "open")                                                             \
+    X(EPOLL_CREATE, "epoll_create")                                                  \
+    X(EPOLL_ADD, "epoll_ctl that adds")                                              \
+    X(EPOLL_MOD, "epoll_ctl that modifies")                                          \
+    X(EPOLL_WAIT, "epoll_wait")                                                      \
+    X(EVENTFD, "eventfd")                                                            \
+    X(FUTEX_WAIT, "futex wait")                                                      \
+    X(GETRLIMIT, "getrlimit")                                                        \
+    X(THREAD_CREATE, "pthread_create")
+
 enum fault_call {
-    FAULT_ALLOC, // no system call: asked about by the test's allocator
-    FAULT_SOCKET,
-    FAULT_SETSOCKOPT,
-    FAULT_BIND,
-    FAULT_LISTEN,
-    FAULT_GETSOCKNAME,
-    FAULT_ACCEPT,
-    FAULT_RECV,
-    FAULT_SEND,
-    FAULT_SENDMSG,
-    FAULT_SHUTDOWN,
-    FAULT_OPEN_NULL,
-    FAULT_EPOLL_CREATE,
-    FAULT_EPOLL_ADD,
-    FAULT_EPOLL_MOD,
-    FAULT_EPOLL_WAIT,
-    FAULT_EVENTFD,
-    FAULT_FUTEX_WAIT,
-    FAULT_GETRLIMIT,
-    FAULT_THREAD_CREATE
+#define FAULT_X(name, text) FAULT_##name,
+    FAULT_CALLS(FAULT_X)
+#undef FAULT_X
 };
+
+static inline const char *fault_name(int call) {
+    static const char *const names[] = {
+#define FAULT_X(name, text) text,
+        FAULT_CALLS(FAULT_X)
+#undef FAULT_X
+    };
+    return names[call];
+}
 
 // What a failing call does beside giving an errno.
 #define FAULT_SHORT    10001 // transfers one byte

@@ -613,8 +613,8 @@ static void serve_faults(const struct scenario *scenario, const struct fault *fa
 
 // Returns whether a call has failed.
 static bool run(const struct scenario *scenario, const struct fault *fault, size_t nth) {
-    NOTE("%s: call %zu%s of kind %d ends with %s", scenario->name, nth, fault->lasting ? " and all after it" : "",
-         fault->call, error_name(fault->error));
+    NOTE("%s: %s number %zu%s ends with %s", scenario->name, fault_name(fault->call), nth,
+         fault->lasting ? " and all after it" : "", error_name(fault->error));
     const int open_before = descriptors();
     deviations = 0;
     fault_send_buffer = scenario->send_buffer;
@@ -843,7 +843,7 @@ TEST(running_without_a_thread) {
 }
 
 static bool listen_again(const struct scenario *scenario, const struct fault *fault, size_t nth) {
-    NOTE("%s: call %zu of kind %d ends with %s", scenario->name, nth, fault->call, error_name(fault->error));
+    NOTE("%s: %s number %zu ends with %s", scenario->name, fault_name(fault->call), nth, error_name(fault->error));
     const int open_before = descriptors();
     open_faulty(scenario);
     check_alive(&s);
