@@ -223,7 +223,7 @@ typedef struct httpsrv_limits {
 } httpsrv_limits;
 
 // What httpsrv_parse_head found. `fields` and `max_fields` are set by the caller, the rest is set when it returns > 0.
-// All views point into the caller's buffer.
+// All views point into the caller's buffer, but for the "/" of an absolute target that has no path.
 typedef struct httpsrv_head {
     httpsrv_field *fields;
     int max_fields;
@@ -345,11 +345,12 @@ typedef struct httpsrv_log {
 typedef struct httpsrv httpsrv;
 typedef struct httpsrv_req httpsrv_req;
 
-// Called with the request; answers it before it returns. Thread: a reactor, or a worker if the route names a pool.
+// Called with the request; answers it before it returns. Thread: a reactor, or a worker if the route names a pool. A
+// request whose client is lost before a worker gets to it is dropped without a call.
 typedef void (*httpsrv_handler)(httpsrv_req *req, void *user);
 
 // realloc and free in one. new_size == 0 frees and returns NULL; ptr == NULL allocates. old_size is what was asked for
-// before. NULL means out of memory; the old block is then untouched. Thread: any, several at once.
+// before. Aligned for any type. NULL means out of memory; the old block is then untouched. Thread: any, several at once.
 typedef void *(*httpsrv_realloc)(void *user, void *ptr, size_t old_size, size_t new_size);
 
 // Thread: any, several at once. It must not call the server.
@@ -361,7 +362,8 @@ typedef struct httpsrv_pool_config {
     int queue;        // jobs that may wait, rounded up to a power of two, at least 2 [1024]
 } httpsrv_pool_config;
 
-// Zero means the default in brackets; negative means off or unlimited, where "off" is listed; else it is an error.
+// Zero means the default in brackets; negative means off or unlimited, where "off" is listed; else it is an error. Sizes of
+// heads and targets are at least 16 bytes and at most 16 MB, times at most a day.
 typedef struct httpsrv_config {
     const char *host;                          // numeric address or "localhost" [all addresses, IPv4 and IPv6]
     int port;                                  // [0: a free one, see httpsrv_port]
@@ -417,7 +419,8 @@ typedef struct httpsrv_answer {
     void *release_arg;
 } httpsrv_answer;
 
-// A snapshot. The numbers are sums over the reactors, taken one by one while they run.
+// A snapshot. The numbers are sums over the reactors, taken one by one while they run; on 32-bit machines each reactor's
+// part is counted modulo 2^32.
 typedef struct httpsrv_metrics {
     uint64_t connections;              // open now
     uint64_t accepted;                 // since httpsrv_new, refused ones included
@@ -470,7 +473,8 @@ HTTPSRV_API httpsrv_result httpsrv_join(httpsrv *srv);
 // within a handler), SYS. [owner]
 HTTPSRV_API httpsrv_result httpsrv_poll(httpsrv *srv, int timeout_ms);
 
-// A descriptor that is readable when httpsrv_poll has something to do; -1 unless listening. Owned by the server. [owner]
+// A descriptor that is readable when httpsrv_poll has something to do; -1 unless the server listens with one reactor.
+// Owned by the server. [owner]
 HTTPSRV_API int httpsrv_fd(const httpsrv *srv);
 
 // Milliseconds that your loop may sleep before the next httpsrv_poll even if the descriptor stays silent: 0 if
@@ -489,7 +493,8 @@ HTTPSRV_API void httpsrv_free(httpsrv *srv);
 // Valid until httpsrv_free. [owner]
 HTTPSRV_API const char *httpsrv_error(const httpsrv *srv);
 
-// The port that listener number `listener` (0 is the first) is bound to; -1 unless listening. [any]
+// The port that listener number `listener` (0 is the first) is bound to; -1 before httpsrv_listen and after the drain.
+// [any]
 HTTPSRV_API int httpsrv_port(const httpsrv *srv, int listener);
 
 // Whether httpsrv_stop was called: a readiness probe answers 503 from then on. [any]
@@ -514,7 +519,8 @@ HTTPSRV_API const char *httpsrv_log_text(httpsrv_log_item item);
 // the method itself wins over "*". A GET route answers HEAD too; OPTIONS and 405 are answered from the routes.
 // A method token of your own ("PURGE /cache") makes that method known. The path "*" stands for the two targets without a
 // path: "OPTIONS *" for the server as a whole, "CONNECT *" for tunnels, which without such a route get 501.
-// Errors, kept for httpsrv_listen: ROUTE (pattern malformed or taken twice), NOMEM, STATE. [setup]
+// Errors, kept for httpsrv_listen: ROUTE (pattern malformed or taken twice; "?" and "#" are no part of a path), NOMEM.
+// Error that is not kept: STATE (after httpsrv_listen). [setup]
 HTTPSRV_API httpsrv_result httpsrv_on(httpsrv *srv, const char *pattern, httpsrv_handler handler, void *user);
 
 // The same with everything a route can have. [setup]
@@ -577,8 +583,9 @@ HTTPSRV_API httpsrv_result httpsrv_reply_with(httpsrv_req *req, const httpsrv_an
 HTTPSRV_API void httpsrv_parser_init(httpsrv_parser *parser, const httpsrv_limits *limits);
 
 // Parses a request head (RFC 9112). buf starts at the first byte of the message, len grows from call to call; the bytes
-// may have moved in between, but out and its fields are the same for the whole head. Result: > 0 the bytes of the head; 0 more are needed; < 0 a httpsrv_result, with
-// parser->status and parser->item telling which refusal it deserves. out's views are valid from the return > 0 on.
+// may have moved in between, but out and its fields are the same for the whole head. Result: > 0 the bytes of the head;
+// 0 more are needed; < 0 a httpsrv_result, with parser->status and parser->item telling which refusal it deserves. out's
+// views are valid from the return > 0 on.
 // No byte is looked at twice, whatever the split: the cost is proportional to the head's size in total.
 HTTPSRV_API ptrdiff_t httpsrv_parse_head(httpsrv_parser *parser, const char *buf, size_t len, httpsrv_head *out);
 
@@ -645,7 +652,7 @@ HTTPSRV_API bool httpsrv_parse_done(const httpsrv_parser *parser);
 
 #define HSRV_LIKELY(x)   __builtin_expect(!!(x), 1)
 #define HSRV_UNLIKELY(x) __builtin_expect(!!(x), 0)
-#define HSRV_ALIGNED     __attribute__((aligned(HTTPSRV_CACHE_LINE)))
+#define HSRV_FALLTHROUGH __attribute__((fallthrough))
 
 // The seam: nothing else in this file talks to the kernel. A test that defines HTTPSRV_SEAM as the name of a file
 // replaces all of it, to fail calls on purpose or to put a simulated kernel in its place.
@@ -1428,7 +1435,7 @@ static void *hsrv_memory_arena_grow(hsrv_arena *arena, size_t size) {
     return ptr;
 }
 
-// 16-byte aligned; NULL when out of memory.
+// Aligned to 16 bytes, or as far as the allocator's blocks are; NULL when out of memory.
 static void *hsrv_memory_arena_take(hsrv_arena *arena, size_t size) {
     if (size > (size_t)PTRDIFF_MAX - HSRV_BLOCK_SIZE) return NULL;
     size = size == 0 ? 16 : HSRV_ALIGN_UP(size, 16);
@@ -1815,6 +1822,7 @@ static httpsrv_str hsrv_parser_after_scheme(httpsrv_str target) {
 // error, RFC 9110 section 4.2.4 (the authority's grammar has no "@").
 static bool hsrv_parser_split_absolute(httpsrv_str target, httpsrv_head *out, httpsrv_str *rest) {
     const httpsrv_str s = hsrv_parser_after_scheme(target);
+    if (!s.ptr) return false;
     size_t end = 0;
     while (end < s.len && s.ptr[end] != '/' && s.ptr[end] != '?') {
         end++;
@@ -1822,7 +1830,7 @@ static bool hsrv_parser_split_absolute(httpsrv_str target, httpsrv_head *out, ht
     int64_t port;
     out->authority = hsrv_text_view(s.ptr, end);
     *rest = hsrv_text_view(s.ptr + end, s.len - end);
-    return s.ptr && hsrv_text_authority_valid(out->authority, &port);
+    return hsrv_text_authority_valid(out->authority, &port);
 }
 
 // Which form the target has, and its parts. Needs the whole request line.
@@ -2091,15 +2099,15 @@ static int hsrv_parser_fields(httpsrv_parser *p, const char *buf, size_t len, ht
             step = hsrv_parser_name(p, buf, len);
             if (step <= 0) return step;
             if (p->state == HSRV_HEAD_END_LF) continue;
-            // fall through
+            HSRV_FALLTHROUGH;
         case HSRV_HEAD_SPACE:
             step = hsrv_parser_space(p, buf, len);
             if (step <= 0) return step;
-            // fall through
+            HSRV_FALLTHROUGH;
         case HSRV_HEAD_VALUE:
             step = hsrv_parser_value(p, buf, len);
             if (step <= 0) return step;
-            // fall through
+            HSRV_FALLTHROUGH;
         case HSRV_HEAD_VALUE_LF:
             step = hsrv_parser_value_lf(p, buf, len, out);
             if (step <= 0) return step;
@@ -2511,7 +2519,7 @@ typedef struct hsrv_pool {
     uint32_t parked;   // any thread, see above
     uint32_t tickets;  // futex word; any thread
     uint32_t stopping; // set once by hsrv_pool_stop
-    uint32_t number;   // of the next worker, for its name
+    uint32_t up;       // workers that have begun to run; any thread, relaxed
     size_t jobs;       // accepted; any thread, relaxed
 } hsrv_pool;
 
@@ -2529,15 +2537,20 @@ static hsrv_pool *hsrv_pool_new(hsrv_memory *memory, const char *name, int threa
     return NULL;
 }
 
-static void hsrv_pool_wake_one(hsrv_pool *pool) {
+static bool hsrv_pool_take_mark(hsrv_pool *pool) {
     uint32_t parked = __atomic_load_n(&pool->parked, __ATOMIC_SEQ_CST);
     while (parked > 0) {
         if (__atomic_compare_exchange_n(&pool->parked, &parked, parked - 1, true, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
-            __atomic_fetch_add(&pool->tickets, 1u, __ATOMIC_RELEASE);
-            hsrv_sys_futex_wake(&pool->tickets, 1);
-            return;
+            return true;
         }
     }
+    return false;
+}
+
+static void hsrv_pool_wake_one(hsrv_pool *pool) {
+    if (!hsrv_pool_take_mark(pool)) return;
+    __atomic_fetch_add(&pool->tickets, 1u, __ATOMIC_RELEASE);
+    hsrv_sys_futex_wake(&pool->tickets, 1);
 }
 
 // False when the ring is full. [any]
@@ -2558,16 +2571,6 @@ static bool hsrv_pool_step(hsrv_pool *pool) {
         hsrv_pool_wake_one(pool);
     fn(arg);
     return true;
-}
-
-static bool hsrv_pool_take_mark(hsrv_pool *pool) {
-    uint32_t parked = __atomic_load_n(&pool->parked, __ATOMIC_SEQ_CST);
-    while (parked > 0) {
-        if (__atomic_compare_exchange_n(&pool->parked, &parked, parked - 1, true, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
-            return true;
-        }
-    }
-    return false;
 }
 
 static void hsrv_pool_take_ticket(hsrv_pool *pool) {
@@ -2595,7 +2598,7 @@ static void hsrv_pool_park(hsrv_pool *pool) {
 
 static void *hsrv_pool_worker(void *arg) {
     hsrv_pool *pool = (hsrv_pool *)arg;
-    hsrv_platform_thread_name(pool->name, (int)__atomic_fetch_add(&pool->number, 1u, __ATOMIC_RELAXED));
+    hsrv_platform_thread_name(pool->name, (int)__atomic_fetch_add(&pool->up, 1u, __ATOMIC_RELAXED));
     for (;;) {
         if (hsrv_pool_step(pool)) continue;
         if (__atomic_load_n(&pool->stopping, __ATOMIC_SEQ_CST) != 0) return NULL;
@@ -2613,11 +2616,13 @@ static int hsrv_pool_start(hsrv_pool *pool) {
     return 0;
 }
 
-// Workers that have or look for work. One that has set its mark but has a job to find counts as well. [any]
+// Workers that have or look for work: those that have come up, less the parked ones. One that has set its mark but has a
+// job to find counts as well. [any]
 static int hsrv_pool_busy(const hsrv_pool *pool) {
     const int parked = (int)__atomic_load_n(&pool->parked, __ATOMIC_SEQ_CST);
-    if (parked < pool->num_threads) return pool->num_threads - parked;
-    return pool->num_threads > 0 && hsrv_queue_ready(&pool->queue) ? 1 : 0;
+    const int up = (int)__atomic_load_n(&pool->up, __ATOMIC_RELAXED);
+    if (parked < up) return up - parked;
+    return hsrv_queue_ready(&pool->queue) ? 1 : 0;
 }
 
 // Runs what was accepted to its end, then ends the threads. [owner]
@@ -2693,6 +2698,7 @@ typedef struct hsrv_answer {
     httpsrv_str type, body;
     hsrv_header *headers, **headers_end;
     bool own_server, own_date, own_type; // among the headers
+    bool close;                          // the handler wants the connection to end
     void (*release)(void *arg);          // the body is borrowed until then
     void *release_arg;
 } hsrv_answer;
@@ -2934,7 +2940,7 @@ typedef struct hsrv_address {
     socklen_t len;
     bool dual; // IPv6 that takes IPv4 as well
     char text[64];
-    int port; // bound; -1 unless listening
+    int port; // bound; -1 unless listening; the owner writes, any thread reads, relaxed
 } hsrv_address;
 
 struct httpsrv {
@@ -3154,10 +3160,10 @@ typedef struct hsrv_search {
     size_t starts[HSRV_MAX_SEGMENTS + 1]; // where the segment of each depth begins in the path, its slash included
 } hsrv_search;
 
-static void hsrv_router_search(hsrv_search *search, const hsrv_router *router, httpsrv_str path) {
+static void hsrv_router_search(hsrv_search *search, hsrv_router *router, httpsrv_str path) {
     search->path = path;
     search->next = router->root.child;
-    search->last = (hsrv_node *)&router->root;
+    search->last = &router->root;
     search->depth = 0;
     search->starts[0] = 0;
 }
@@ -3242,13 +3248,13 @@ static const hsrv_route *hsrv_router_exact(const hsrv_router *router, httpsrv_st
 }
 
 // Whether some route names this extension method.
-static bool hsrv_router_knows(const hsrv_router *router, httpsrv_str method) {
-    const hsrv_node *node = &router->asterisk;
+static bool hsrv_router_knows(hsrv_router *router, httpsrv_str method) {
+    hsrv_node *node = &router->asterisk;
     while (node) {
         for (const hsrv_route *route = node->routes; route; route = route->next) {
             if (hsrv_text_equal(route->method, method)) return true;
         }
-        node = node == &router->asterisk ? router->root.child : hsrv_router_walk((hsrv_node *)node);
+        node = node == &router->asterisk ? router->root.child : hsrv_router_walk(node);
     }
     return false;
 }
@@ -3289,7 +3295,7 @@ static void hsrv_router_allow_node(char *buf, httpsrv_str *list, const hsrv_node
 }
 
 // The methods that a path can be asked with; empty if there is no such path.
-static httpsrv_str hsrv_router_allow(const hsrv_router *router, httpsrv_str path, char buf[HSRV_ALLOW_SIZE]) {
+static httpsrv_str hsrv_router_allow(hsrv_router *router, httpsrv_str path, char buf[HSRV_ALLOW_SIZE]) {
     hsrv_search search;
     httpsrv_str list = hsrv_text_view(buf, 0);
     hsrv_router_search(&search, router, path);
@@ -3300,9 +3306,9 @@ static httpsrv_str hsrv_router_allow(const hsrv_router *router, httpsrv_str path
 }
 
 // The methods of the server as a whole, for "OPTIONS *".
-static httpsrv_str hsrv_router_allow_all(const hsrv_router *router, char buf[HSRV_ALLOW_SIZE]) {
+static httpsrv_str hsrv_router_allow_all(hsrv_router *router, char buf[HSRV_ALLOW_SIZE]) {
     httpsrv_str list = hsrv_text_view(buf, 0);
-    for (const hsrv_node *node = router->root.child; node; node = hsrv_router_walk((hsrv_node *)node)) {
+    for (hsrv_node *node = router->root.child; node; node = hsrv_router_walk(node)) {
         hsrv_router_allow_node(buf, &list, node);
     }
     hsrv_router_allow_add(buf, &list, hsrv_text_of("OPTIONS"));
@@ -3406,7 +3412,7 @@ typedef enum hsrv_io { HSRV_IO_OK, HSRV_IO_AGAIN, HSRV_IO_EOF, HSRV_IO_LOST } hs
 static hsrv_io hsrv_output_status(ssize_t n, size_t *done) {
     *done = n > 0 ? (size_t)n : 0;
     if (n >= 0) return HSRV_IO_OK;
-    return errno == EAGAIN || errno == EWOULDBLOCK ? HSRV_IO_AGAIN : HSRV_IO_LOST;
+    return errno == EAGAIN ? HSRV_IO_AGAIN : HSRV_IO_LOST;
 }
 
 static hsrv_io hsrv_output_read(int fd, char *buf, size_t size, size_t *done) {
@@ -4127,6 +4133,7 @@ static hsrv_event hsrv_conn_parse_head(hsrv_loop *loop, hsrv_conn *c) {
     const ptrdiff_t n = hsrv_parser_head(&req->parser, loop->window, loop->window_len, &req->head);
     if (n < 0) return HSRV_EVENT_BAD;
     if (n == 0) {
+        if (req->parser.state <= HSRV_HEAD_START_LF) return HSRV_EVENT_SERVE; // empty lines are no request yet
         if (c->state == HSRV_CONN_IDLE) c->stamp = (uint32_t)loop->now;
         c->state = HSRV_CONN_HEAD;
         return HSRV_EVENT_SERVE;
@@ -4282,7 +4289,7 @@ static hsrv_manner hsrv_emit_manner(const hsrv_loop *loop, const hsrv_conn *c, c
     const int max_requests = loop->srv->config.max.requests;
     hsrv_manner how;
     how.head_only = req->head.method_id == HTTPSRV_METHOD_HEAD;
-    how.close = !req->head.keep_alive || loop->phase != HSRV_LOOP_RUN ||
+    how.close = !req->head.keep_alive || req->answer.close || loop->phase != HSRV_LOOP_RUN ||
                 (max_requests >= 0 && c->served + 1 >= (uint32_t)max_requests);
     how.say_keep_alive = !how.close && req->head.version_minor == 0;
     return how;
@@ -4455,7 +4462,7 @@ static bool hsrv_response_is_connection(httpsrv_str name) {
 // Only "close" makes sense; the server then says it itself.
 static httpsrv_result hsrv_response_connection(httpsrv_req *req, httpsrv_str value) {
     if (!hsrv_text_equal_nocase(value, hsrv_text_of("close"))) return HTTPSRV_ARG;
-    req->head.keep_alive = false;
+    req->answer.close = true;
     return HTTPSRV_OK;
 }
 
@@ -4688,6 +4695,7 @@ static void hsrv_dispatch_say(hsrv_loop *loop, hsrv_conn *c, int status, const h
         return;
     }
     hsrv_loop_note(loop, HTTPSRV_LOG_NO_MEMORY, c, 0);
+    hsrv_conn_flush(loop, c); // the answers before it
     hsrv_conn_close(loop, c);
 }
 
@@ -4732,7 +4740,7 @@ static void hsrv_dispatch_overload(hsrv_loop *loop, hsrv_conn *c, httpsrv_log_it
 // can be said about a path for a method that means nothing here.
 static void hsrv_dispatch_no_route(hsrv_loop *loop, hsrv_conn *c) {
     const httpsrv_req *req = c->req;
-    const hsrv_router *router = &loop->srv->router;
+    hsrv_router *router = &loop->srv->router;
     const httpsrv_head *head = &req->head;
     const bool known = head->method_id != HTTPSRV_METHOD_OTHER || hsrv_router_knows(router, head->method);
     if (!known || head->form == HTTPSRV_FORM_AUTHORITY) {
@@ -4763,7 +4771,7 @@ static bool hsrv_dispatch_params(httpsrv_req *req, const hsrv_search *search) {
 
 // Sets req->route if there is one. The hash is asked first, with paths that mean what they say; whatever it does not
 // know goes through the tree.
-static httpsrv_result hsrv_dispatch_find(const hsrv_router *router, httpsrv_req *req) {
+static httpsrv_result hsrv_dispatch_find(hsrv_router *router, httpsrv_req *req) {
     const httpsrv_method_id id = req->head.method_id;
     if (req->head.path.len > 0 && req->head.path.ptr[0] != '/') {
         req->route = hsrv_router_pick(&router->asterisk, id, req->head.method);
@@ -4784,13 +4792,15 @@ static httpsrv_result hsrv_dispatch_find(const hsrv_router *router, httpsrv_req 
 
 // ---- running ----
 
-// The job of a pool: runs the handler and brings the request home. The claim's release and the inbox's hand over what the
+// The job of a pool: runs the handler, unless the client has left meanwhile, and brings the request home. The claim's release and the inbox's hand over what the
 // handler wrote. [worker]
 static void hsrv_dispatch_job(void *arg) {
     httpsrv_req *req = (httpsrv_req *)arg;
-    hsrv_request_hold(req, true);
-    req->route->handler(req, req->route->user);
-    hsrv_request_hold(req, false);
+    if (!hsrv_response_gone(req)) {
+        hsrv_request_hold(req, true);
+        req->route->handler(req, req->route->user);
+        hsrv_request_hold(req, false);
+    }
     const uint32_t claim = __atomic_or_fetch(&req->claim, HSRV_CLAIM_RETURNED, __ATOMIC_ACQ_REL);
     if ((claim & HSRV_CLAIM_DEFERRED) && !(claim & HSRV_CLAIM_FINISHED)) return;
     hsrv_loop_post(req->loop, &req->message);
@@ -4903,6 +4913,9 @@ static void hsrv_dispatch_head(hsrv_loop *loop, hsrv_conn *c) {
 // >>reactor   One turn: accept, read, inbox, timers, drain, close.    owns: the order of things    thread: loop
 //             uses: >>dispatch
 // ===========================================================================================
+
+// Urgent data is watched for because it makes a read short that has not drained the socket. HTTP has no use for it.
+#define HSRV_CONN_EVENTS (EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET)
 
 #define HSRV_TURN_EVENTS   256 // taken from epoll at once
 #define HSRV_TURN_REQUESTS 256 // that one connection may have served in a turn
@@ -5054,6 +5067,7 @@ static void hsrv_reactor_no_descriptors(hsrv_loop *loop, int listener, int err) 
     hsrv_loop_close_fd(&loop->reservefd);
     const int fd = hsrv_sys_accept(listener, NULL, NULL);
     if (fd >= 0) {
+        hsrv_platform_count(&loop->counters.accepted, 1);
         hsrv_sys_send(fd, refusal, sizeof refusal - 1);
         hsrv_sys_shutdown_write(fd);
         hsrv_sys_close(fd);
@@ -5107,7 +5121,7 @@ static void hsrv_reactor_admit(hsrv_loop *loop, int fd, const struct sockaddr_st
     hsrv_platform_count(&loop->counters.open, 1);
     hsrv_reactor_set_peer(c, address);
     if (refused) c->flags |= HSRV_CONN_REFUSED;
-    if (hsrv_loop_watch(loop, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, c->generation, c->slot) != 0) {
+    if (hsrv_loop_watch(loop, fd, HSRV_CONN_EVENTS, c->generation, c->slot) != 0) {
         hsrv_loop_note(loop, HTTPSRV_LOG_ACCEPT_FAILED, c, errno);
         hsrv_conn_close(loop, c);
         return;
@@ -5155,7 +5169,7 @@ static void hsrv_reactor_latch(hsrv_conn *c, uint32_t events) {
     if (events & EPOLLIN) c->flags |= HSRV_CONN_READABLE;
     if (events & EPOLLOUT) c->flags |= HSRV_CONN_WRITABLE;
     if (events & EPOLLRDHUP) c->flags |= HSRV_CONN_READABLE | HSRV_CONN_FIN;
-    if (events & (EPOLLERR | EPOLLHUP)) c->flags |= HSRV_CONN_LOST;
+    if (events & (EPOLLERR | EPOLLHUP | EPOLLPRI)) c->flags |= HSRV_CONN_LOST;
 }
 
 static void hsrv_reactor_on_event(hsrv_loop *loop, const struct epoll_event *event) {
@@ -5170,7 +5184,8 @@ static void hsrv_reactor_on_event(hsrv_loop *loop, const struct epoll_event *eve
     hsrv_conn *c = hsrv_conn_find(loop, slot, generation);
     if (!c) return;
     hsrv_reactor_latch(c, event->events);
-    if (c->state == HSRV_CONN_BUSY && !(c->flags & HSRV_CONN_LOST)) return; // its handler's return looks at the latches
+    const bool waits = c->state == HSRV_CONN_BUSY && !(c->flags & HSRV_CONN_LOST) && !c->out.first;
+    if (waits) return; // its handler's return looks at the latches
     hsrv_reactor_serve(loop, c, HSRV_EVENT_SERVE);
 }
 
@@ -5259,8 +5274,8 @@ static void hsrv_reactor_close_idle(hsrv_loop *loop, hsrv_conn *c) {
 }
 
 static void hsrv_reactor_cut(hsrv_loop *loop, hsrv_conn *c) {
-    const bool idle = c->state == HSRV_CONN_IDLE && !c->out.first;
-    if (!idle && c->state != HSRV_CONN_LINGER) {
+    const bool begun = c->state == HSRV_CONN_HEAD || c->state == HSRV_CONN_BODY || c->state == HSRV_CONN_BUSY;
+    if (begun || c->out.first) {
         hsrv_loop_note(loop, HTTPSRV_LOG_CUT, c, 0);
         hsrv_platform_count(&loop->counters.cut, 1);
     }
@@ -5271,6 +5286,8 @@ static void hsrv_reactor_close_listeners(hsrv_loop *loop) {
     loop->accepting = false;
     loop->accept_again = 0;
     for (int i = 0; i < HTTPSRV_MAX_LISTENERS; i++) {
+        if (loop->listeners[i] < 0) continue;
+        hsrv_sys_epoll_ctl(loop->epfd, EPOLL_CTL_DEL, loop->listeners[i], NULL); // a forked child may hold it open
         hsrv_loop_close_fd(&loop->listeners[i]);
     }
 }
@@ -5278,14 +5295,14 @@ static void hsrv_reactor_close_listeners(hsrv_loop *loop) {
 // What waits in the listeners' queues has been promised a connection: it is taken in before they close. Bounded, as
 // clients may come faster than they are accepted.
 static void hsrv_reactor_begin_drain(hsrv_loop *loop, int drain_ms) {
-    loop->phase = HSRV_LOOP_DRAIN;
-    loop->phase_ends = drain_ms < 0 ? UINT64_MAX : loop->now + (uint64_t)drain_ms;
     for (int i = 0; i < HTTPSRV_MAX_LISTENERS && loop->accepting; i++) {
         for (int k = 0; k < loop->srv->config.backlog && loop->listeners[i] >= 0; k += HSRV_TURN_ACCEPTS) {
             if (loop->accepting) hsrv_reactor_accept(loop, loop->listeners[i]);
         }
     }
     hsrv_reactor_close_listeners(loop);
+    loop->phase = HSRV_LOOP_DRAIN; // not before: it closes idle connections, as those just taken in are
+    loop->phase_ends = drain_ms < 0 ? UINT64_MAX : loop->now + (uint64_t)drain_ms;
     hsrv_reactor_sweep(loop, hsrv_reactor_close_idle);
 }
 
@@ -5295,6 +5312,8 @@ static void hsrv_reactor_drain(hsrv_loop *loop) {
     if (stop == 0 || loop->phase == HSRV_LOOP_DONE) return;
     if (loop->phase == HSRV_LOOP_RUN) {
         hsrv_loop_note(loop, HTTPSRV_LOG_DRAINING, NULL, 0);
+        __atomic_store_n(&loop->counters.finished, 0u, __ATOMIC_RELAXED);
+        __atomic_store_n(&loop->counters.cut, 0u, __ATOMIC_RELAXED);
         loop->phase = HSRV_LOOP_GRACE;
         loop->phase_ends = loop->now + (uint64_t)config->timeout_ms.grace;
     }
@@ -5678,7 +5697,7 @@ static int hsrv_server_bind(httpsrv *srv, hsrv_address *address, int fd) {
     if (hsrv_sys_listen(fd, srv->config.backlog) != 0) return -1;
     socklen_t len = sizeof storage;
     if (hsrv_sys_getsockname(fd, (struct sockaddr *)&storage, &len) != 0) return -1;
-    address->port = ntohs(*hsrv_server_port_of(&storage));
+    __atomic_store_n(&address->port, (int)ntohs(*hsrv_server_port_of(&storage)), __ATOMIC_RELAXED);
     return 0;
 }
 
@@ -5734,7 +5753,7 @@ static void hsrv_server_close_listeners(httpsrv *srv) {
         hsrv_reactor_close_listeners(srv->loops[i]);
     }
     for (int i = 0; i < srv->num_addresses; i++) {
-        srv->addresses[i].port = -1;
+        __atomic_store_n(&srv->addresses[i].port, -1, __ATOMIC_RELAXED);
     }
 }
 
@@ -5862,8 +5881,13 @@ static void hsrv_server_finish(httpsrv *srv) {
 // Listens unless that was done; refuses what runs already.
 static httpsrv_result hsrv_server_prepare(httpsrv *srv) {
     if (srv->result != HTTPSRV_OK) return srv->result;
-    if (srv->state == HSRV_SERVER_LISTENING) return HTTPSRV_OK;
-    return hsrv_server_listen(srv);
+    const httpsrv_result result = srv->state == HSRV_SERVER_LISTENING ? HTTPSRV_OK : hsrv_server_listen(srv);
+    if (result != HTTPSRV_OK) return result;
+    for (int i = 0; i < srv->num_loops && __atomic_load_n(&srv->stop, __ATOMIC_RELAXED) != 0; i++) {
+        srv->loops[i]->phase = HSRV_LOOP_GRACE; // stopped before it began: no grace time, which is for who relies on it
+        srv->loops[i]->phase_ends = 0;
+    }
+    return HTTPSRV_OK;
 }
 
 static httpsrv_result hsrv_server_run(httpsrv *srv) {
@@ -5895,6 +5919,8 @@ static httpsrv_result hsrv_server_poll(httpsrv *srv, int timeout_ms) {
     hsrv_loop *loop = srv->loops[0];
     if (loop->in_turn) return HTTPSRV_STATE;
     srv->state = HSRV_SERVER_POLLED;
+    const bool drained = loop->phase == HSRV_LOOP_DONE; // only workers are waited for, and no event tells of them
+    if (drained && (timeout_ms < 0 || timeout_ms > 1)) timeout_ms = 1;
     if (!hsrv_reactor_turn(loop, timeout_ms)) return HTTPSRV_SYS;
     if (loop->phase != HSRV_LOOP_DONE || hsrv_server_workers_linger(srv)) return HTTPSRV_OK;
     hsrv_server_finish(srv);
@@ -6035,7 +6061,8 @@ HTTPSRV_API const char *httpsrv_error(const httpsrv *srv) {
 }
 
 HTTPSRV_API int httpsrv_port(const httpsrv *srv, int listener) {
-    return srv && listener >= 0 && listener < srv->num_addresses ? srv->addresses[listener].port : -1;
+    if (!srv || listener < 0 || listener >= srv->num_addresses) return -1;
+    return __atomic_load_n(&srv->addresses[listener].port, __ATOMIC_RELAXED);
 }
 
 HTTPSRV_API bool httpsrv_draining(const httpsrv *srv) {

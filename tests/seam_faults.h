@@ -76,6 +76,10 @@ static inline size_t fault_end(void) {
     return __atomic_load_n(&fault_plan.failed, __ATOMIC_SEQ_CST);
 }
 
+static inline int fault_error(void) {
+    return __atomic_load_n(&fault_plan.error, __ATOMIC_RELAXED);
+}
+
 static inline size_t fault_count(void) {
     return __atomic_load_n(&fault_plan.failed, __ATOMIC_RELAXED);
 }

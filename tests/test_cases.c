@@ -4,6 +4,7 @@
 // cut in two at every byte, and has to find the same facts each time (see drive.h).
 
 #define TEST_NO_MAIN
+#define TEST_TIMEOUT_MS 60000 // for all rows of a heading
 #include "test.h"
 #define HTTPSRV_IMPLEMENTATION
 #include "httpsrv.h"

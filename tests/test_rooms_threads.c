@@ -104,6 +104,12 @@ TEST(ring_against_a_model) {
 #define MAX_SIDE            4
 #define NUMBER(producer, i) ((size_t)(producer) << 24 | (size_t)(i))
 
+// A small ring makes its threads take turns, which on a busy machine costs a switch each: fewer items then.
+static size_t storm_items(size_t capacity) {
+    const size_t items = 1500 * capacity;
+    return STORM(items < 100000 ? items : 100000);
+}
+
 struct ring_storm {
     hsrv_queue queue;
     size_t items; // of each producer
@@ -153,7 +159,7 @@ static void ring_storm(int producers, int consumers, size_t capacity, size_t pos
     hsrv_memory memory;
     size_t number;
     memset(&storm, 0, sizeof storm);
-    storm.items = STORM(60000u) / (size_t)producers;
+    storm.items = storm_items(capacity) / (size_t)producers;
     hsrv_memory_init(&memory, NULL, NULL);
     CHECK(hsrv_queue_init(&storm.queue, &memory, capacity));
     queue_at(&storm.queue, position);
@@ -195,6 +201,13 @@ TEST(ring_storm_of_eight) {
     ring_storm(4, 4, 256, SIZE_MAX - 10000);
     ring_storm(4, 1, 16, 0);
     ring_storm(1, 4, 16, 0);
+}
+
+// A ring that is never full: nothing but the tickets keeps the producers apart.
+TEST(ring_storm_without_a_pause) {
+    for (int round = 0; round < 5; round++) {
+        ring_storm(4, 4, 131072, 0);
+    }
 }
 
 // ---- inbox ----
@@ -318,34 +331,52 @@ TEST(inbox_storm) {
     sem_destroy(&storm.wake);
 }
 
-// One message at a time to an owner that goes to sleep after each: here a wake-up that is lost cannot be made up for.
-TEST(inbox_one_by_one) {
+// One message at a time, each to an owner that is about to fall asleep: a wake-up that is lost is not made up for.
+struct ping {
     struct inbox_storm storm;
-    struct inbox_pusher pusher;
-    size_t next[PUSHERS] = {0};
-    memset(&storm, 0, sizeof storm);
-    sem_init(&storm.wake, 0, 0);
-    storm.items = 1;
-    pusher.storm = &storm;
-    pusher.number = 0;
-    pusher.messages = (hsrv_message *)calloc(1, sizeof(hsrv_message));
-    for (int round = 0; round < STORM(2000); round++) {
-        size_t taken = 0;
-        CHECK_INT(pthread_create(&pusher.thread, NULL, inbox_push_all, &pusher), 0);
-        for (uint32_t spins = random_below(3000); spins > 0; spins--) {
-            __atomic_load_n(&storm.items, __ATOMIC_SEQ_CST);
-        }
-        while (taken == 0) {
-            hsrv_queue_inbox_arm(&storm.inbox);
-            if (!hsrv_queue_inbox_pending(&storm.inbox)) inbox_sleep(&storm);
-            hsrv_queue_inbox_disarm(&storm.inbox);
-            taken = inbox_take_all(&storm, &pusher, next);
-        }
-        next[0] = 0;
-        pthread_join(pusher.thread, NULL);
+    hsrv_message message;
+    size_t taken;
+};
+
+static void spin(const size_t *word, uint32_t times) {
+    while (times-- > 0) {
+        __atomic_load_n(word, __ATOMIC_RELAXED);
     }
-    free(pusher.messages);
-    sem_destroy(&storm.wake);
+}
+
+static void *ping_push(void *arg) {
+    struct ping *ping = (struct ping *)arg;
+    uint32_t random = 12345;
+    for (size_t i = 0; i < ping->storm.items; i++) {
+        while (__atomic_load_n(&ping->taken, __ATOMIC_ACQUIRE) < i) {
+            sched_yield();
+        }
+        random = random * 1664525u + 1013904223u;
+        spin(&ping->taken, random >> 25);
+        if (hsrv_queue_inbox_push(&ping->storm.inbox, &ping->message)) sem_post(&ping->storm.wake);
+    }
+    return NULL;
+}
+
+TEST(inbox_one_by_one) {
+    struct ping ping;
+    pthread_t pusher;
+    memset(&ping, 0, sizeof ping);
+    sem_init(&ping.storm.wake, 0, 0);
+    ping.storm.items = STORM(40000u);
+    CHECK_INT(pthread_create(&pusher, NULL, ping_push, &ping), 0);
+    for (size_t i = 0; i < ping.storm.items;) {
+        spin(&ping.taken, random_below(128));
+        hsrv_queue_inbox_arm(&ping.storm.inbox);
+        if (!hsrv_queue_inbox_pending(&ping.storm.inbox)) inbox_sleep(&ping.storm);
+        hsrv_queue_inbox_disarm(&ping.storm.inbox);
+        const hsrv_message *message = hsrv_queue_inbox_take(&ping.storm.inbox);
+        if (!message) continue; // a wake-up that was meant for the one before
+        CHECK(message == &ping.message && message->next == NULL);
+        __atomic_store_n(&ping.taken, ++i, __ATOMIC_RELEASE);
+    }
+    pthread_join(pusher, NULL);
+    sem_destroy(&ping.storm.wake);
 }
 
 // ---- pool ----
@@ -399,7 +430,7 @@ static void pool_storm(int workers, size_t submitters, int capacity, bool wait) 
     size_t done = 0;
     books_open(&books, &memory);
     memset(&storm, 0, sizeof storm);
-    storm.each = STORM(16000u) / submitters;
+    storm.each = storm_items((size_t)capacity) / 2 / submitters;
     storm.tasks = (struct task *)calloc(submitters * storm.each, sizeof(struct task));
     storm.pool = hsrv_pool_new(&memory, "storm", workers, capacity);
     CHECK(storm.tasks && storm.pool);
@@ -511,6 +542,62 @@ TEST(pool_wakes_who_is_falling_asleep) {
     submit_one_by_one(2, STORM(8000), false);
 }
 
+static void *park(void *arg) {
+    hsrv_pool_park((hsrv_pool *)arg);
+    return NULL;
+}
+
+// A job that came without seeing the worker's mark, or the end of the pool: the worker looks once more and stays up.
+TEST(pool_looks_again_before_it_sleeps) {
+    for (int stopping = 0; stopping < 2; stopping++) {
+        hsrv_memory memory;
+        pthread_t worker;
+        struct timespec until;
+        size_t done = 0;
+        struct task task = {0, &done};
+        hsrv_memory_init(&memory, NULL, NULL);
+        hsrv_pool *pool = hsrv_pool_new(&memory, "window", 1, 4);
+        CHECK(pool != NULL);
+        if (stopping) pool->stopping = 1;
+        if (!stopping) CHECK(hsrv_pool_submit(pool, task_run, &task));
+        CHECK_INT(pthread_create(&worker, NULL, park, pool), 0);
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_sec += 1 + test_ms(8000) / 1000;
+        CHECK_INT(pthread_timedjoin_np(worker, NULL, &until), 0);
+        CHECK_INT(pool->parked, 0);
+        CHECK_INT(pool->tickets, 0);
+        CHECK_INT(hsrv_pool_step(pool), !stopping);
+        hsrv_pool_free(pool);
+    }
+}
+
+// One ticket, one worker: whoever is woken loses its mark.
+TEST(pool_hands_out_one_ticket_for_each_mark) {
+    hsrv_memory memory;
+    size_t done = 0;
+    struct task tasks[4];
+    hsrv_memory_init(&memory, NULL, NULL);
+    hsrv_pool *pool = hsrv_pool_new(&memory, "marks", 2, 8);
+    CHECK(pool != NULL);
+    pool->parked = 2;
+    for (uint32_t i = 0; i < 4; i++) {
+        tasks[i].runs = 0;
+        tasks[i].done = &done;
+        CHECK(hsrv_pool_submit(pool, task_run, &tasks[i]));
+        CHECK_INT(pool->tickets, i < 2 ? i + 1 : 2);
+        CHECK_INT(pool->parked, i < 2 ? 1 - i : 0);
+    }
+    pool->parked = 1;
+    CHECK(hsrv_pool_step(pool)); // leaves some behind: a colleague is woken
+    CHECK_INT(pool->tickets, 3);
+    CHECK(hsrv_pool_step(pool) && hsrv_pool_step(pool));
+    pool->parked = 1;
+    CHECK(hsrv_pool_step(pool)); // leaves none behind
+    CHECK(!hsrv_pool_step(pool));
+    CHECK_INT(pool->tickets, 3);
+    hsrv_pool_free(pool);
+}
+
 struct gate {
     sem_t open;
     size_t waiting;
@@ -561,7 +648,8 @@ TEST(pool_is_busy_while_a_job_waits) {
     hsrv_memory_init(&memory, NULL, NULL);
     hsrv_pool *pool = hsrv_pool_new(&memory, "window", 1, 4);
     CHECK(pool != NULL);
-    pool->num_threads = 1; // a worker whose steps are taken by hand
+    pool->num_threads = 1;
+    pool->up = 1; // a worker whose steps are taken by hand
     CHECK_INT(hsrv_pool_busy(pool), 1);
     CHECK(!hsrv_pool_step(pool));
     CHECK(hsrv_pool_submit(pool, task_run, &task));

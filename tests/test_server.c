@@ -145,7 +145,7 @@ TEST(pipelining_5000_read_late) {
         REPLY(&c);
         check_blob(&c, i % 2 ? 9000 : 3000);
     }
-    CHECK_CMP(s.peak, <, 4 << 20);
+    CHECK_CMP(LOAD(s.peak), <, 4 << 20);
     hang_up(&c);
     finish(&s);
     CHECK_INT(s.last.requests, n);
