@@ -350,7 +350,8 @@ typedef struct httpsrv_req httpsrv_req;
 typedef void (*httpsrv_handler)(httpsrv_req *req, void *user);
 
 // realloc and free in one. new_size == 0 frees and returns NULL; ptr == NULL allocates. old_size is what was asked for
-// before. Aligned for any type. NULL means out of memory; the old block is then untouched. Thread: any, several at once.
+// before. Aligned for any type. NULL means out of memory; the old block is then untouched. Thread: any, several at
+// once.
 typedef void *(*httpsrv_realloc)(void *user, void *ptr, size_t old_size, size_t new_size);
 
 // Thread: any, several at once. It must not call the server.
@@ -362,8 +363,8 @@ typedef struct httpsrv_pool_config {
     int queue;        // jobs that may wait, rounded up to a power of two, at least 2 [1024]
 } httpsrv_pool_config;
 
-// Zero means the default in brackets; negative means off or unlimited, where "off" is listed; else it is an error. Sizes of
-// heads and targets are at least 16 bytes and at most 16 MB, times at most a day.
+// Zero means the default in brackets; negative means off or unlimited, where "off" is listed; else it is an error.
+// Sizes of heads and targets are at least 16 bytes and at most 16 MB, times at most a day.
 typedef struct httpsrv_config {
     const char *host;                          // numeric address or "localhost" [all addresses, IPv4 and IPv6]
     int port;                                  // [0: a free one, see httpsrv_port]
@@ -407,8 +408,8 @@ typedef struct httpsrv_route_config {
 } httpsrv_route_config;
 
 // A whole answer. type and fields are copied; the body too, unless release is set: then it is borrowed, without a copy,
-// until release(release_arg) is called: exactly once, on any thread, whatever becomes of the connection, and also if the
-// call that takes the answer fails, except with HTTPSRV_NOMEM or HTTPSRV_FULL, which leave it with the caller.
+// until release(release_arg) is called: exactly once, on any thread, whatever becomes of the connection, and also if
+// the call that takes the answer fails, except with HTTPSRV_NOMEM or HTTPSRV_FULL, which leave it with the caller.
 typedef struct httpsrv_answer {
     int status;       // 200 to 599
     const char *type; // Content-Type; NULL: none
@@ -419,8 +420,8 @@ typedef struct httpsrv_answer {
     void *release_arg;
 } httpsrv_answer;
 
-// A snapshot. The numbers are sums over the reactors, taken one by one while they run; on 32-bit machines each reactor's
-// part is counted modulo 2^32.
+// A snapshot. The numbers are sums over the reactors, taken one by one while they run; on 32-bit machines each
+// reactor's part is counted modulo 2^32.
 typedef struct httpsrv_metrics {
     uint64_t connections;              // open now
     uint64_t accepted;                 // since httpsrv_new, refused ones included
@@ -482,8 +483,8 @@ HTTPSRV_API int httpsrv_fd(const httpsrv *srv);
 HTTPSRV_API int httpsrv_timeout(const httpsrv *srv);
 
 // Asks for a graceful end: after timeout_ms.grace the listeners close, idle connections close, what was begun is
-// finished, and at timeout_ms.drain the rest is cut. Before httpsrv_run it makes that return at once. A second call cuts
-// at once. Safe in signal handlers. [any]
+// finished, and at timeout_ms.drain the rest is cut. Before httpsrv_run it makes that return at once. A second call
+// cuts at once. Safe in signal handlers. [any]
 HTTPSRV_API void httpsrv_stop(httpsrv *srv);
 
 // Stops and joins if need be, waits for busy workers, releases everything. NULL is fine. [owner, not from a handler]
@@ -517,10 +518,10 @@ HTTPSRV_API const char *httpsrv_log_text(httpsrv_log_item item);
 // Text is compared with the decoded segments of the path after dot segments are resolved. Where several routes fit, a
 // literal segment wins over a parameter and a parameter over a wildcard, segment by segment from the left; a route for
 // the method itself wins over "*". A GET route answers HEAD too; OPTIONS and 405 are answered from the routes.
-// A method token of your own ("PURGE /cache") makes that method known. The path "*" stands for the two targets without a
-// path: "OPTIONS *" for the server as a whole, "CONNECT *" for tunnels, which without such a route get 501.
-// Errors, kept for httpsrv_listen: ROUTE (pattern malformed or taken twice; "?" and "#" are no part of a path), NOMEM.
-// Error that is not kept: STATE (after httpsrv_listen). [setup]
+// A method token of your own ("PURGE /cache") makes that method known. The path "*" stands for the two targets without
+// a path: "OPTIONS *" for the server as a whole, "CONNECT *" for tunnels, which without such a route get 501. Errors,
+// kept for httpsrv_listen: ROUTE (pattern malformed or taken twice; "?" and "#" are no part of a path), NOMEM. Error
+// that is not kept: STATE (after httpsrv_listen). [setup]
 HTTPSRV_API httpsrv_result httpsrv_on(httpsrv *srv, const char *pattern, httpsrv_handler handler, void *user);
 
 // The same with everything a route can have. [setup]
@@ -584,13 +585,13 @@ HTTPSRV_API void httpsrv_parser_init(httpsrv_parser *parser, const httpsrv_limit
 
 // Parses a request head (RFC 9112). buf starts at the first byte of the message, len grows from call to call; the bytes
 // may have moved in between, but out and its fields are the same for the whole head. Result: > 0 the bytes of the head;
-// 0 more are needed; < 0 a httpsrv_result, with parser->status and parser->item telling which refusal it deserves. out's
-// views are valid from the return > 0 on.
-// No byte is looked at twice, whatever the split: the cost is proportional to the head's size in total.
+// 0 more are needed; < 0 a httpsrv_result, with parser->status and parser->item telling which refusal it deserves.
+// out's views are valid from the return > 0 on. No byte is looked at twice, whatever the split: the cost is
+// proportional to the head's size in total.
 HTTPSRV_API ptrdiff_t httpsrv_parse_head(httpsrv_parser *parser, const char *buf, size_t len, httpsrv_head *out);
 
-// Consumes bytes of the body. buf starts at the first byte not consumed yet. Result: > 0 bytes consumed, *piece being the
-// data among them, perhaps none; 0 more are needed; < 0 as above. Call while parser->phase is HTTPSRV_PHASE_BODY.
+// Consumes bytes of the body. buf starts at the first byte not consumed yet. Result: > 0 bytes consumed, *piece being
+// the data among them, perhaps none; 0 more are needed; < 0 as above. Call while parser->phase is HTTPSRV_PHASE_BODY.
 HTTPSRV_API ptrdiff_t httpsrv_parse_body(httpsrv_parser *parser, const char *buf, size_t len, httpsrv_str *piece);
 
 // Parses the trailer section behind a chunked body like httpsrv_parse_head: buf starts at its first byte in each call.
@@ -1027,7 +1028,8 @@ static bool hsrv_text_decoded_equal(httpsrv_str encoded, httpsrv_str plain, bool
     return n == plain.len;
 }
 
-// 1 for a "." segment, 2 for "..", 0 for any other. "%2e" counts as a dot: it means the same (RFC 3986 section 6.2.2.2).
+// 1 for a "." segment, 2 for "..", 0 for any other. "%2e" counts as a dot: it means the same (RFC 3986 section
+// 6.2.2.2).
 static int hsrv_text_dots(httpsrv_str segment) {
     int dots = 0;
     for (size_t i = 0; i < segment.len; dots++) {
@@ -1393,8 +1395,8 @@ static void hsrv_memory_buffer_free(hsrv_memory *memory, hsrv_buffer *buffer) {
     memset(buffer, 0, sizeof *buffer);
 }
 
-// An arena: pointer bumping in a first piece that its owner lends, then in blocks from the allocator; all of it is given
-// back at once. Used by whoever holds the request, so it never touches anything of a reactor's.
+// An arena: pointer bumping in a first piece that its owner lends, then in blocks from the allocator; all of it is
+// given back at once. Used by whoever holds the request, so it never touches anything of a reactor's.
 typedef struct hsrv_block {
     struct hsrv_block *next;
     size_t size; // bytes, this header included
@@ -1580,8 +1582,9 @@ static void hsrv_memory_slab_free(hsrv_slab *slab) {
 // >>parser    Request head, body, trailers.    owns: nothing    thread: pure    uses: >>text
 // ===========================================================================================
 
-// Each byte is looked at once, whatever the split: the parser remembers in which part of the message it stopped (state),
-// how far it got (pos) and where the token began (mark), all as offsets, since the bytes may move between calls.
+// Each byte is looked at once, whatever the split: the parser remembers in which part of the message it stopped
+// (state), how far it got (pos) and where the token began (mark), all as offsets, since the bytes may move between
+// calls.
 //
 // Head:   START -> METHOD -> TARGET -> VERSION -> NAME -> SPACE -> VALUE -> VALUE_LF -> NAME ... -> END_LF
 //           ^ |                                     |                                                 ^
@@ -2138,8 +2141,8 @@ static int hsrv_parser_first_line(httpsrv_parser *p, const char *buf, size_t len
 
 // ---- the whole head ----
 
-// Before the caller moves the bytes, turns the views of fields into offsets (kept in the pointers); afterwards turns them
-// back. Each field goes through this at most once, and not at all if the head comes in one piece.
+// Before the caller moves the bytes, turns the views of fields into offsets (kept in the pointers); afterwards turns
+// them back. Each field goes through this at most once, and not at all if the head comes in one piece.
 static void hsrv_parser_park(httpsrv_parser *p, const char *buf, httpsrv_head *out) {
     for (; p->parked < p->num_fields; p->parked++) {
         httpsrv_field *field = &out->fields[p->parked];
@@ -2449,8 +2452,8 @@ static bool hsrv_queue_ready(const hsrv_queue *queue) {
     return (ptrdiff_t)(sequence - (pos + 1)) >= 0;
 }
 
-// The inbox: a stack of messages that lie in the objects they are about, so that it can never be full. Any thread pushes,
-// the one owner takes all at once and turns it round. `sleeping` is the owner's word that it is about to block.
+// The inbox: a stack of messages that lie in the objects they are about, so that it can never be full. Any thread
+// pushes, the one owner takes all at once and turns it round. `sleeping` is the owner's word that it is about to block.
 typedef struct hsrv_message {
     struct hsrv_message *next;
     int kind;
@@ -2616,8 +2619,8 @@ static int hsrv_pool_start(hsrv_pool *pool) {
     return 0;
 }
 
-// Workers that have or look for work: those that have come up, less the parked ones. One that has set its mark but has a
-// job to find counts as well. [any]
+// Workers that have or look for work: those that have come up, less the parked ones. One that has set its mark but has
+// a job to find counts as well. [any]
 static int hsrv_pool_busy(const hsrv_pool *pool) {
     const int parked = (int)__atomic_load_n(&pool->parked, __ATOMIC_SEQ_CST);
     const int up = (int)__atomic_load_n(&pool->up, __ATOMIC_RELAXED);
@@ -2707,8 +2710,8 @@ typedef struct hsrv_answer {
 //      -> STAGED worker: it waits in the request until the baton is back
 typedef enum hsrv_answer_state { HSRV_ANSWER_NONE, HSRV_ANSWER_STAGED, HSRV_ANSWER_SENT } hsrv_answer_state;
 
-// The claim word says what has come back of a request that left its reactor. Who adds the last bit that is missing posts
-// the request: the return of the handler, unless it deferred; then the finish, whichever comes second.
+// The claim word says what has come back of a request that left its reactor. Who adds the last bit that is missing
+// posts the request: the return of the handler, unless it deferred; then the finish, whichever comes second.
 #define HSRV_CLAIM_RETURNED 1u
 #define HSRV_CLAIM_DEFERRED 2u
 #define HSRV_CLAIM_FINISHED 4u
@@ -4736,8 +4739,8 @@ static void hsrv_dispatch_overload(hsrv_loop *loop, hsrv_conn *c, httpsrv_log_it
 
 // ---- routing ----
 
-// Answers a request that no route takes: 501, 404, 405, or OPTIONS. Unknown methods are asked about first, since nothing
-// can be said about a path for a method that means nothing here.
+// Answers a request that no route takes: 501, 404, 405, or OPTIONS. Unknown methods are asked about first, since
+// nothing can be said about a path for a method that means nothing here.
 static void hsrv_dispatch_no_route(hsrv_loop *loop, hsrv_conn *c) {
     const httpsrv_req *req = c->req;
     hsrv_router *router = &loop->srv->router;
@@ -4792,8 +4795,8 @@ static httpsrv_result hsrv_dispatch_find(hsrv_router *router, httpsrv_req *req) 
 
 // ---- running ----
 
-// The job of a pool: runs the handler, unless the client has left meanwhile, and brings the request home. The claim's release and the inbox's hand over what the
-// handler wrote. [worker]
+// The job of a pool: runs the handler, unless the client has left meanwhile, and brings the request home. The claim's
+// release and the inbox's hand over what the handler wrote. [worker]
 static void hsrv_dispatch_job(void *arg) {
     httpsrv_req *req = (httpsrv_req *)arg;
     if (!hsrv_response_gone(req)) {
@@ -5058,8 +5061,8 @@ static bool hsrv_reactor_watch_listeners(hsrv_loop *loop, bool on) {
     return ok;
 }
 
-// No descriptor is left. A level-triggered listener would report at once, for ever: so it is not watched for a while, or
-// until one of our own descriptors is free. The reserve lets the client that waits longest have an answer meanwhile.
+// No descriptor is left. A level-triggered listener would report at once, for ever: so it is not watched for a while,
+// or until one of our own descriptors is free. The reserve lets the client that waits longest have an answer meanwhile.
 static void hsrv_reactor_no_descriptors(hsrv_loop *loop, int listener, int err) {
     static const char refusal[] = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\n"
                                   "Connection: close\r\n\r\n";
@@ -5343,8 +5346,8 @@ static int hsrv_reactor_timeout(const hsrv_loop *loop) {
     return next - now < INT_MAX ? (int)(next - now) : INT_MAX;
 }
 
-// Between turns the inbox is armed: a message that comes then writes the eventfd, one that came before makes the time-out
-// zero. So it is for a host's loop, which sleeps where we cannot see it. False on a failure of epoll_wait.
+// Between turns the inbox is armed: a message that comes then writes the eventfd, one that came before makes the
+// time-out zero. So it is for a host's loop, which sleeps where we cannot see it. False on a failure of epoll_wait.
 static bool hsrv_reactor_turn(hsrv_loop *loop, int timeout_ms) {
     struct epoll_event events[HSRV_TURN_EVENTS];
     const int own = hsrv_reactor_timeout(loop);
@@ -5757,8 +5760,8 @@ static void hsrv_server_close_listeners(httpsrv *srv) {
     }
 }
 
-// Loops and pools are made by the first listen and stay until the end: a worker that was stuck in a drain may still bring
-// its request home.
+// Loops and pools are made by the first listen and stay until the end: a worker that was stuck in a drain may still
+// bring its request home.
 static httpsrv_result hsrv_server_make_loops(httpsrv *srv) {
     const int count = srv->config.reactors;
     if (srv->num_loops == count) return HTTPSRV_OK;
@@ -6245,8 +6248,8 @@ HTTPSRV_API bool httpsrv_parse_done(const httpsrv_parser *parser) {
 //
 // Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated
 // documentation files (the "Software"), to deal in the Software without restriction, including without limitation the
-// rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to permit
-// persons to whom the Software is furnished to do so, subject to the following conditions:
+// rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to
+// permit persons to whom the Software is furnished to do so, subject to the following conditions:
 //
 // The above copyright notice and this permission notice shall be included in all copies or substantial portions of the
 // Software.
