@@ -179,7 +179,8 @@ typedef struct httpsrv_str {
     size_t len; // bytes
 } httpsrv_str;
 
-// A view of a string literal, and the two arguments that printf's "%.*s" takes.
+// A view of a string literal, and the two arguments that printf's "%.*s" takes. In the initialiser of a static object C
+// wants {"text", 4} instead.
 #ifdef __cplusplus
 #define HTTPSRV_STR(literal) (httpsrv_str{"" literal, sizeof(literal) - 1})
 #else
@@ -2620,12 +2621,14 @@ static int hsrv_pool_start(hsrv_pool *pool) {
 }
 
 // Workers that have or look for work: those that have come up, less the parked ones. One that has set its mark but has
-// a job to find counts as well. [any]
+// a job to find counts as well: the ring is looked at first, since whoever takes that job has taken its mark away
+// before. [any]
 static int hsrv_pool_busy(const hsrv_pool *pool) {
+    const bool ready = hsrv_queue_ready(&pool->queue);
     const int parked = (int)__atomic_load_n(&pool->parked, __ATOMIC_SEQ_CST);
     const int up = (int)__atomic_load_n(&pool->up, __ATOMIC_RELAXED);
     if (parked < up) return up - parked;
-    return hsrv_queue_ready(&pool->queue) ? 1 : 0;
+    return ready ? 1 : 0;
 }
 
 // Runs what was accepted to its end, then ends the threads. [owner]

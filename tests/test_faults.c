@@ -119,7 +119,7 @@ static void check_loans(void) {
     STORE(num_loans, 0);
 }
 
-// ---- handlers: without memory for the answer they try a short one; if there is none for that either, the server's ----
+// ---- handlers: without memory for the answer they try a short one, else leave it to the server ----
 
 static void settle(httpsrv_req *req, httpsrv_result result) {
     CHECK(result == HTTPSRV_OK || result == HTTPSRV_GONE || result == HTTPSRV_NOMEM);

@@ -49,11 +49,6 @@ static void conn_touch(httpsrv_str view) {
 
 // Whatever a handler can look at has to be there.
 static void conn_look(httpsrv_req *req) {
-    const httpsrv_field *field;
-    for (int i = 0; (field = httpsrv_header_at(req, i)) != NULL; i++) {
-        conn_touch(field->name);
-        conn_touch(field->value);
-    }
     conn_touch(httpsrv_path(req));
     conn_touch(httpsrv_host(req));
     conn_touch(httpsrv_peer(req));
@@ -64,22 +59,39 @@ static void conn_look(httpsrv_req *req) {
     CHECK(!httpsrv_param(req, "nothing").ptr);
 }
 
-// "METHOD TARGET", a line end, the body.
-static void conn_on_echo(httpsrv_req *req, void *user) {
-    httpsrv_str method = httpsrv_method(req), target = httpsrv_target(req), body = httpsrv_body(req), all;
-    (void)user;
-    conn_look(req);
-    char *out = (char *)httpsrv_alloc(req, method.len + target.len + body.len + 2);
+// "METHOD TARGET" and the fields, a line each, then the body: all that the oracle can tell as well.
+static httpsrv_str conn_describe(httpsrv_req *req) {
+    const httpsrv_head *head = httpsrv_request_head(req);
+    httpsrv_str body = httpsrv_body(req), all;
+    size_t size = head->method.len + head->target.len + body.len + 2;
+    for (int i = 0; i < head->num_fields; i++)
+        size += head->fields[i].name.len + head->fields[i].value.len + 3;
+    char *out = (char *)httpsrv_alloc(req, size);
     CHECK(out != NULL);
     all.ptr = out;
-    out = hsrv_text_append(out, method);
+    out = hsrv_text_append(out, head->method);
     *out++ = ' ';
-    out = hsrv_text_append(out, target);
+    out = hsrv_text_append(out, head->target);
     *out++ = '\n';
+    for (int i = 0; i < head->num_fields; i++) {
+        const httpsrv_field *field = httpsrv_header_at(req, i);
+        out = hsrv_text_append(out, field->name);
+        out = HSRV_APPEND(out, ": ");
+        if (field->value.len == 0) out--;
+        out = hsrv_text_append(out, field->value);
+        *out++ = '\n';
+    }
     out = hsrv_text_append(out, body);
     all.len = (size_t)(out - all.ptr);
+    CHECK_CMP(all.len, <=, size);
+    return all;
+}
+
+static void conn_on_echo(httpsrv_req *req, void *user) {
+    (void)user;
+    conn_look(req);
     CHECK_INT(httpsrv_set(req, "X-Echo", HTTPSRV_STR("yes")), HTTPSRV_OK);
-    httpsrv_result result = httpsrv_reply(req, 200, "text/plain", all);
+    httpsrv_result result = httpsrv_reply(req, 200, "text/plain", conn_describe(req));
     CHECK(result == HTTPSRV_OK || (result == HTTPSRV_GONE && conn_pool)); // a client may leave while a worker answers
 }
 
@@ -293,8 +305,10 @@ struct conn_message {
     int status;               // of a refusal
     const struct bytes *head; // "METHOD TARGET 1.x"
     const struct bytes *body;
+    const struct fact *facts; // all of its facts
+    int num_facts;
     bool is_head; // method HEAD
-    bool close, expects, expects_other;
+    bool has_body, close, expects, expects_other;
 };
 
 struct conn_reading {
@@ -334,6 +348,7 @@ static void conn_take_fact(struct conn_message *m, const struct fact *fact) {
         m->head = &fact->value;
         m->is_head = strncmp(value, "HEAD ", 5) == 0;
     }
+    if (strcmp(key, "chunked") == 0 || (strcmp(key, "length") == 0 && strcmp(value, "0") != 0)) m->has_body = true;
     if (strcmp(key, "keep-alive") == 0) m->close = strcmp(value, "no") == 0;
     if (strcmp(key, "expect-continue") == 0) m->expects = true;
     if (strcmp(key, "expect-other") == 0) m->expects_other = true;
@@ -350,7 +365,8 @@ static bool conn_ends_message(const struct fact *fact) {
 static struct conn_message conn_next_message(struct conn_reading *reading) {
     struct conn_message m;
     memset(&m, 0, sizeof m);
-    while (reading->at < reading->facts.num) {
+    m.facts = reading->facts.list + reading->at;
+    for (; reading->at < reading->facts.num; m.num_facts++) {
         const struct fact *fact = &reading->facts.list[reading->at++];
         conn_take_fact(&m, fact);
         if (conn_ends_message(fact)) break;
@@ -371,6 +387,11 @@ static void conn_check_echo(const struct conn_message *m, const struct client *c
     struct bytes expected = {NULL, 0, 0};
     append(&expected, m->head->ptr, m->head->len - strlen(" 1.x"));
     append_text(&expected, "\n");
+    for (int i = 0; i < m->num_facts; i++) {
+        if (strcmp(m->facts[i].key, "field") != 0) continue;
+        append(&expected, m->facts[i].value.ptr, m->facts[i].value.len);
+        append_text(&expected, "\n");
+    }
     append(&expected, m->body->ptr, m->body->len);
     CHECK_INT(c->length, expected.len);
     if (!m->is_head) CHECK_MEM(c->body, c->body_len, expected.ptr, expected.len);
@@ -384,6 +405,13 @@ static void conn_check_done(const struct conn_message *m, const struct client *c
     if (m->close || handled) CHECK_INT(c->close, m->close);
     if (handled && field(c, "X-Echo")) conn_check_echo(m, c);
     if (handled && !field(c, "X-Echo")) CHECK_INT(c->length, c->status == 299 ? 4 : CONN_BULK);
+}
+
+// A client that waits to be asked for its body may send it or not when it is refused instead: no telling what comes next.
+static void conn_check_expecting(const struct conn_message *m, const struct client *c) {
+    static const int refusals[] = {204, 400, 404, 405, 413, 417, 501};
+    for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++)
+        if (c->status == refusals[i] && m->has_body && (m->expects || m->expects_other)) CHECK(c->close);
 }
 
 // A refusal of a body comes late: a request that gets no echo may have been answered at its head.
@@ -409,6 +437,7 @@ static void conn_take_answer(const struct conn_run *r, const struct conn_message
         continued = true;
     }
     CHECK_CMP(c->status, >=, 200);
+    conn_check_expecting(m, c);
     conn_check_answer(r, m, c);
 }
 

@@ -6,7 +6,7 @@
 #
 # SECONDS=n   for each [30]           FUZZ_POOL=1  conn with a worker pool       CLANG=clang-16  another compiler
 #
-# Inputs that reach new code gather in build/fuzz/NAME-corpus and are a start for the next run. One that breaks something
+# Inputs that reach new code gather in build/fuzz/NAME-corpus and are a start for the next run. What breaks something
 # is copied to tests/fuzz/regressions/NAME, where `make test` replays it, and makes the exit status 1.
 
 seconds=${SECONDS:-30}
@@ -67,7 +67,8 @@ fuzz() {
 
 report() {
     covered=$(sed -n 's/.* cov: \([0-9]*\).*/\1/p' "$out/$1.log" | tail -n 1)
-    printf '%-8s %4d s, %9s runs, %5s edges, %s\n' "$1" "$seconds" "$(figure "$1" number_of_executed_units)" "$covered" "$2"
+    runs=$(figure "$1" number_of_executed_units)
+    printf '%-8s %4d s, %9s runs, %5s edges, %s\n' "$1" "$seconds" "$runs" "$covered" "$2"
 }
 
 for name in ${*:-head body target conn}; do
