@@ -485,7 +485,8 @@ HTTPSRV_API int httpsrv_timeout(const httpsrv *srv);
 
 // Asks for a graceful end: after timeout_ms.grace the listeners close, idle connections close, what was begun is
 // finished, and at timeout_ms.drain the rest is cut. Before httpsrv_run it makes that return at once. A second call
-// cuts at once. Safe in signal handlers. [any]
+// cuts at once. A client that is told of the end but does not close holds the drain for up to 5 seconds. Safe in signal
+// handlers. [any]
 HTTPSRV_API void httpsrv_stop(httpsrv *srv);
 
 // Stops and joins if need be, waits for busy workers, releases everything. NULL is fine. [owner, not from a handler]
@@ -5339,7 +5340,7 @@ static void hsrv_reactor_drain(hsrv_loop *loop) {
 // ms until something is to be done even without an event; -1: nothing is foreseen.
 static int hsrv_reactor_timeout(const hsrv_loop *loop) {
     if (loop->ready || loop->closing || hsrv_queue_inbox_pending(&loop->inbox)) return 0;
-    if (loop->phase == HSRV_LOOP_RUN && __atomic_load_n(&loop->srv->stop, __ATOMIC_ACQUIRE) != 0) return 0;
+    if (loop->phase == HSRV_LOOP_RUN && __atomic_load_n(&loop->srv->stop, __ATOMIC_SEQ_CST) != 0) return 0;
     uint64_t next = hsrv_timers_next(loop);
     if (loop->phase != HSRV_LOOP_RUN && loop->phase_ends < next) next = loop->phase_ends;
     if (loop->accept_again != 0 && loop->accept_again < next) next = loop->accept_again;
@@ -5780,7 +5781,7 @@ static httpsrv_result hsrv_server_make_loops(httpsrv *srv) {
         }
         srv->loops[srv->num_loops++] = loop;
     }
-    __atomic_store_n(&srv->wake, srv->loops, __ATOMIC_RELEASE);
+    __atomic_store_n(&srv->wake, srv->loops, __ATOMIC_SEQ_CST);
     return HTTPSRV_OK;
 }
 
@@ -5812,11 +5813,13 @@ static httpsrv_result hsrv_server_listen(httpsrv *srv) {
 
 // ---- running ----
 
-// Async-signal-safe: atomics and write. Each loop looks at the word in its next turn.
+// Async-signal-safe: atomics and write. Each loop looks at the word in its next turn. Setting it and looking for loops
+// to wake, against publishing the loops and looking at it before the first sleep, needs store-load order on both sides:
+// all four are sequentially consistent.
 static void hsrv_server_stop(httpsrv *srv) {
     const int err = errno;
-    __atomic_fetch_add(&srv->stop, 1u, __ATOMIC_RELEASE);
-    hsrv_loop **loops = __atomic_load_n(&srv->wake, __ATOMIC_ACQUIRE);
+    __atomic_fetch_add(&srv->stop, 1u, __ATOMIC_SEQ_CST);
+    hsrv_loop **loops = __atomic_load_n(&srv->wake, __ATOMIC_SEQ_CST);
     for (int i = 0; loops && i < srv->config.reactors; i++) {
         hsrv_sys_eventfd_add(loops[i]->wakefd);
     }
