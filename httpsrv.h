@@ -485,7 +485,7 @@ HTTPSRV_API int httpsrv_timeout(const httpsrv *srv);
 
 // Asks for a graceful end: after timeout_ms.grace the listeners close, idle connections close, what was begun is
 // finished, and at timeout_ms.drain the rest is cut. Before httpsrv_run it makes that return at once. A second call
-// cuts at once. A client that is told of the end but does not close holds the drain for up to 5 seconds. Safe in signal
+// cuts at once. A client that is told of the end but does not close holds the drain for up to 2 seconds. Safe in signal
 // handlers. [any]
 HTTPSRV_API void httpsrv_stop(httpsrv *srv);
 

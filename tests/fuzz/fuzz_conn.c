@@ -16,6 +16,7 @@
 
 #include "fuzz.h"
 #include "../net.h"
+#include "../rooms.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -32,6 +33,7 @@ static struct conn_world {
     hsrv_loop *loop;
     size_t base; // bytes taken while there is no connection
     int fd;      // the descriptor that each connection gets
+    struct books books;
     int lent, released;
     char bulk[CONN_BULK];
 } conn_world;
@@ -175,6 +177,9 @@ static void conn_open(void) {
     config.timeout_ms.write = 800;
     config.pools[0].name = conn_pool ? "default" : NULL;
     config.pools[0].threads = 1;
+    if (!conn_pool) config.allocator.fn = books_realloc; // which is for one thread
+    config.allocator.user = &conn_world.books;
+    conn_world.books.grants = SIZE_MAX;
     memset(conn_world.bulk, 'b', sizeof conn_world.bulk);
     conn_world.srv = httpsrv_new(&config);
     conn_routes(conn_world.srv);
@@ -365,7 +370,7 @@ static bool conn_ends_message(const struct fact *fact) {
 static struct conn_message conn_next_message(struct conn_reading *reading) {
     struct conn_message m;
     memset(&m, 0, sizeof m);
-    m.facts = reading->facts.list + reading->at;
+    m.facts = fuzz_fact(&reading->facts, reading->at);
     for (; reading->at < reading->facts.num; m.num_facts++) {
         const struct fact *fact = &reading->facts.list[reading->at++];
         conn_take_fact(&m, fact);
@@ -407,7 +412,7 @@ static void conn_check_done(const struct conn_message *m, const struct client *c
     if (handled && !field(c, "X-Echo")) CHECK_INT(c->length, c->status == 299 ? 4 : CONN_BULK);
 }
 
-// A client that waits to be asked for its body may send it or not when it is refused instead: no telling what comes next.
+// A client that waits to be asked for its body may send it or not when it is refused instead: no telling what is next.
 static void conn_check_expecting(const struct conn_message *m, const struct client *c) {
     static const int refusals[] = {204, 400, 404, 405, 413, 417, 501};
     for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++)
@@ -472,6 +477,7 @@ static void conn_check_rest(void) {
     CHECK_INT(conn_world.released, conn_world.lent);
     if (!conn_world.base) conn_world.base = conn_used();
     CHECK_INT(conn_used(), conn_world.base);
+    if (!conn_pool) CHECK_INT(conn_world.books.live, conn_world.srv->memory.used);
 }
 
 static void conn_serve(const struct fuzz_input *in) {
