@@ -389,6 +389,8 @@ typedef struct httpsrv_config {
         int drain; // from httpsrv_stop (after the grace time) until what still runs is cut [10000; off: no deadline]
         int grace; // from httpsrv_stop until accepting ends [0]
     } timeout_ms;
+    bool
+        keep_alive_header; // say "Keep-Alive: timeout=, max=" (seconds, requests left) where the connection persists [no]
     const char *server_name; // value of the Server field ["httpsrv"]; "" sends none
     struct {
         httpsrv_realloc fn; // [realloc and free]
@@ -545,6 +547,11 @@ HTTPSRV_API httpsrv_str httpsrv_header(const httpsrv_req *req, const char *name)
 
 // Field number `index` from 0; NULL past the last one. Repeated fields appear in the order received.
 HTTPSRV_API const httpsrv_field *httpsrv_header_at(const httpsrv_req *req, int index);
+
+// The same for the trailer section behind a chunked body (RFC 9112 section 7.1.2), at most 32 fields of 8 KB in all. It is
+// kept apart from the head: whatever decides something must not be read from here.
+HTTPSRV_API httpsrv_str httpsrv_trailer(const httpsrv_req *req, const char *name);
+HTTPSRV_API const httpsrv_field *httpsrv_trailer_at(const httpsrv_req *req, int index);
 
 // The text a ":name" or "*name" of the route stands for, decoded; absent for a name that the route does not have.
 HTTPSRV_API httpsrv_str httpsrv_param(const httpsrv_req *req, const char *name);
@@ -3860,11 +3867,30 @@ static httpsrv_result hsrv_request_resolve_path(httpsrv_req *req) {
     return req->plain.ptr ? HTTPSRV_OK : HTTPSRV_NOMEM;
 }
 
-static httpsrv_str hsrv_request_header(const httpsrv_req *req, httpsrv_str name) {
-    for (int i = 0; i < req->head.num_fields; i++) {
-        if (hsrv_text_equal_nocase(req->head.fields[i].name, name)) return req->head.fields[i].value;
+// In a head or a trailer section: the first value of that name.
+static httpsrv_str hsrv_request_field(const httpsrv_head *section, httpsrv_str name) {
+    for (int i = 0; i < section->num_fields; i++) {
+        if (hsrv_text_equal_nocase(section->fields[i].name, name)) return section->fields[i].value;
     }
     return hsrv_text_absent();
+}
+
+static const httpsrv_field *hsrv_request_field_at(const httpsrv_head *section, int index) {
+    return index >= 0 && index < section->num_fields ? &section->fields[index] : NULL;
+}
+
+// Takes a trailer section of `len` bytes along into the arena. False when out of memory. [loop]
+static bool hsrv_request_keep_trailers(httpsrv_req *req, const char *bytes, size_t len) {
+    httpsrv_head *trailers = &req->trailers;
+    if (trailers->num_fields == 0) return true;
+    char *copy = (char *)hsrv_memory_arena_take(&req->arena, len);
+    if (!copy) return false;
+    memcpy(copy, bytes, len);
+    for (int i = 0; i < trailers->num_fields; i++) {
+        hsrv_request_rebase(&trailers->fields[i].name, bytes, len, copy);
+        hsrv_request_rebase(&trailers->fields[i].value, bytes, len, copy);
+    }
+    return true;
 }
 
 static httpsrv_str hsrv_request_param(const httpsrv_req *req, httpsrv_str name) {
@@ -4169,6 +4195,7 @@ static hsrv_event hsrv_conn_parse_trailers(hsrv_loop *loop, hsrv_conn *c) {
     }
     const ptrdiff_t n = hsrv_parser_trailers(&req->parser, loop->window, loop->window_len, &req->trailers);
     if (n < 0) return HSRV_EVENT_BAD;
+    if (n > 0 && !hsrv_request_keep_trailers(req, loop->window, (size_t)n)) return HSRV_EVENT_NOMEM;
     hsrv_conn_use(loop, c, (size_t)n);
     return HSRV_EVENT_SERVE;
 }
@@ -4289,8 +4316,16 @@ static void hsrv_conn_arm(hsrv_loop *loop, hsrv_conn *c) {
 typedef struct hsrv_manner {
     bool head_only;      // HEAD
     bool close;          // the connection ends with it
-    bool say_keep_alive; // a client of HTTP/1.0 has to be told
+    bool say_keep_alive; // a client of HTTP/1.0 has to be told, as has one that gets a Keep-Alive field
+    int timeout, max;    // of that field: seconds and requests left; 0: not said
 } hsrv_manner;
+
+static void hsrv_emit_keep_alive(const hsrv_loop *loop, const hsrv_conn *c, hsrv_manner *how) {
+    const httpsrv_config *config = &loop->srv->config;
+    if (config->timeout_ms.idle > 0) how->timeout = (config->timeout_ms.idle + 999) / 1000;
+    if (config->max.requests > 0) how->max = config->max.requests - (int)c->served - 1;
+    if (how->timeout > 0 || how->max > 0) how->say_keep_alive = true;
+}
 
 static hsrv_manner hsrv_emit_manner(const hsrv_loop *loop, const hsrv_conn *c, const httpsrv_req *req) {
     const int max_requests = loop->srv->config.max.requests;
@@ -4299,6 +4334,8 @@ static hsrv_manner hsrv_emit_manner(const hsrv_loop *loop, const hsrv_conn *c, c
     how.close = !req->head.keep_alive || req->answer.close || loop->phase != HSRV_LOOP_RUN ||
                 (max_requests >= 0 && c->served + 1 >= (uint32_t)max_requests);
     how.say_keep_alive = !how.close && req->head.version_minor == 0;
+    how.timeout = how.max = 0;
+    if (loop->srv->config.keep_alive_header && !how.close) hsrv_emit_keep_alive(loop, c, &how);
     return how;
 }
 
@@ -4348,6 +4385,20 @@ static char *hsrv_emit_field(char *out, httpsrv_str name, httpsrv_str value) {
     return HSRV_APPEND(out, "\r\n");
 }
 
+static char *hsrv_emit_keep_alive_field(char *out, const hsrv_manner *how) {
+    out = HSRV_APPEND(out, "Keep-Alive: ");
+    if (how->timeout > 0) {
+        out = HSRV_APPEND(out, "timeout=");
+        out = hsrv_text_format_number(out, (uint64_t)how->timeout);
+    }
+    if (how->timeout > 0 && how->max > 0) out = HSRV_APPEND(out, ", ");
+    if (how->max > 0) {
+        out = HSRV_APPEND(out, "max=");
+        out = hsrv_text_format_number(out, (uint64_t)how->max);
+    }
+    return HSRV_APPEND(out, "\r\n");
+}
+
 // Content-Length is always known here: an answer that is one piece is never chunked.
 static char *hsrv_emit_head(char *out, const hsrv_loop *loop, const hsrv_answer *answer, const hsrv_manner *how) {
     const bool has_length = hsrv_emit_has_length(answer->status);
@@ -4369,6 +4420,7 @@ static char *hsrv_emit_head(char *out, const hsrv_loop *loop, const hsrv_answer 
     }
     if (how->close) out = HSRV_APPEND(out, "Connection: close\r\n");
     if (how->say_keep_alive) out = HSRV_APPEND(out, "Connection: keep-alive\r\n");
+    if (how->timeout > 0 || how->max > 0) out = hsrv_emit_keep_alive_field(out, how);
     return HSRV_APPEND(out, "\r\n");
 }
 
@@ -4716,8 +4768,9 @@ static void hsrv_dispatch_refuse_with(hsrv_loop *loop, hsrv_conn *c, int status,
     if (req->parser.phase != HTTPSRV_PHASE_DONE &&
         (req->head.expect_continue || req->head.expect_other || req->head.content_length > (int64_t)HSRV_MAX_DISCARD)) {
         how.close = true;
+        how.say_keep_alive = false;
+        how.timeout = how.max = 0;
     }
-    how.say_keep_alive = how.say_keep_alive && !how.close;
     hsrv_dispatch_say(loop, c, status, &how, extra, value);
 }
 
@@ -4729,10 +4782,10 @@ static void hsrv_dispatch_refuse(hsrv_loop *loop, hsrv_conn *c, int status, http
 static void hsrv_dispatch_end_with(hsrv_loop *loop, hsrv_conn *c, int status, httpsrv_log_item item) {
     const bool overload = status == 503;
     hsrv_manner how;
+    memset(&how, 0, sizeof how);
     hsrv_loop_note(loop, item, c, 0);
     how.head_only = c->req && c->req->raw && c->req->head.method_id == HTTPSRV_METHOD_HEAD;
     how.close = true;
-    how.say_keep_alive = false;
     hsrv_dispatch_say(loop, c, status, &how, overload ? hsrv_text_of("Retry-After") : hsrv_text_absent(),
                       overload ? hsrv_text_of("1") : hsrv_text_absent());
 }
@@ -6152,12 +6205,22 @@ HTTPSRV_API const httpsrv_head *httpsrv_request_head(const httpsrv_req *req) {
 
 HTTPSRV_API httpsrv_str httpsrv_header(const httpsrv_req *req, const char *name) {
     hsrv_request_assert_held(req);
-    return name ? hsrv_request_header(req, hsrv_text_of(name)) : hsrv_text_absent();
+    return name ? hsrv_request_field(&req->head, hsrv_text_of(name)) : hsrv_text_absent();
 }
 
 HTTPSRV_API const httpsrv_field *httpsrv_header_at(const httpsrv_req *req, int index) {
     hsrv_request_assert_held(req);
-    return index >= 0 && index < req->head.num_fields ? &req->head.fields[index] : NULL;
+    return hsrv_request_field_at(&req->head, index);
+}
+
+HTTPSRV_API httpsrv_str httpsrv_trailer(const httpsrv_req *req, const char *name) {
+    hsrv_request_assert_held(req);
+    return name ? hsrv_request_field(&req->trailers, hsrv_text_of(name)) : hsrv_text_absent();
+}
+
+HTTPSRV_API const httpsrv_field *httpsrv_trailer_at(const httpsrv_req *req, int index) {
+    hsrv_request_assert_held(req);
+    return hsrv_request_field_at(&req->trailers, index);
 }
 
 HTTPSRV_API httpsrv_str httpsrv_param(const httpsrv_req *req, const char *name) {

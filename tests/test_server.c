@@ -1286,6 +1286,83 @@ TEST(max_requests) {
     CHECK_INT(s.handled, 6);
 }
 
+static void check_field(const struct client *c, const char *name, const char *expected) {
+    const char *value = field(c, name);
+    NOTE("field %s", name);
+    CHECK_STR(value ? value : "(none)", expected ? expected : "(none)");
+}
+
+TEST(keep_alive_field) {
+    static const struct {
+        int idle, requests;
+        const char *first, *second, *third;
+    } rows[] = {{0, 0, "timeout=30", "timeout=30", "timeout=30"},
+                {1500, 3, "timeout=2, max=2", "timeout=2, max=1", NULL},
+                {-1, 3, "max=2", "max=1", NULL},
+                {-1, 0, NULL, NULL, NULL}};
+    for (size_t i = 0; i < ROWS(rows); i++) {
+        serve(&s, &(httpsrv_config){
+                      .keep_alive_header = true, .timeout_ms.idle = rows[i].idle, .max.requests = rows[i].requests});
+        struct client c = dial(s.port);
+        const char *const expected[] = {rows[i].first, rows[i].second, rows[i].third};
+        for (int k = 0; k < 3; k++) {
+            SEND(&c, NEXT);
+            EXPECT(&c, 200, HELLO);
+            check_field(&c, "Keep-Alive", expected[k]);
+            check_field(&c, "Connection", expected[k] ? "keep-alive" : k == 2 && rows[i].requests ? "close" : NULL);
+        }
+        hang_up(&c);
+        finish(&s);
+    }
+}
+
+TEST(no_keep_alive_field_unless_configured) {
+    serve(&s, DEFAULTS);
+    struct client c = ASK(&s, NEXT);
+    check_field(&c, "Keep-Alive", NULL);
+    check_field(&c, "Connection", NULL);
+    hang_up(&c);
+    finish(&s);
+}
+
+static void on_trailers(httpsrv_req *req, void *user) {
+    httpsrv_str sum = httpsrv_trailer(req, "CHECKSUM"), other = httpsrv_trailer(req, "x-other");
+    const httpsrv_field *second = httpsrv_trailer_at(req, 1);
+    (void)user;
+    CHECK(httpsrv_trailer(req, "Host").ptr == NULL && httpsrv_header(req, "Checksum").ptr == NULL);
+    CHECK(httpsrv_trailer_at(req, -1) == NULL && httpsrv_trailer_at(req, 2) == NULL);
+    httpsrv_replyf(req, 200, "text/plain", "%.*s|%.*s|%.*s|%.*s", HTTPSRV_FMT(sum), HTTPSRV_FMT(other),
+                   second ? (int)second->name.len : 0, second ? second->name.ptr : "", HTTPSRV_FMT(httpsrv_body(req)));
+}
+
+// Kept apart from the head, on the reactor and on a worker, at every split.
+TEST(trailers) {
+    static const char *const paths[] = {"/trailers", "/pool/trailers"};
+    prepare(&s, DEFAULTS);
+    httpsrv_on(s.srv, "POST /trailers", on_trailers, NULL);
+    httpsrv_route(s.srv, &(httpsrv_route_config){"POST /pool/trailers", on_trailers, NULL, "default", 0});
+    go(&s);
+    for (size_t i = 0; i < ROWS(paths); i++) {
+        char request[256];
+        snprintf(request, sizeof request,
+                 "POST %s HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n"
+                 "Checksum: 1 2\r\nX-Other:\r\n\r\n",
+                 paths[i]);
+        for (size_t split = 1; split <= strlen(request); split++) {
+            struct client c = dial(s.port);
+            NOTE("%s split at %zu", paths[i], split);
+            send_seen(&s, &c, request, split);
+            if (request[split]) SEND(&c, request + split);
+            EXPECT(&c, 200, "1 2||X-Other|abc");
+            SENDF(&c, "POST %s HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok", paths[i]);
+            REPLY(&c);
+            CHECK_INT(c.status, 200);
+            hang_up(&c);
+        }
+    }
+    finish(&s);
+}
+
 // ---- time-outs ----
 
 TEST(timeout_idle) {
