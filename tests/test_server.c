@@ -1363,6 +1363,31 @@ TEST(trailers) {
     finish(&s);
 }
 
+static void on_late_trailers(httpsrv_req *req, void *user) {
+    const int before = LOAD(s.handled);
+    while (LOAD(s.handled) == before)
+        test_sleep(1); // another connection's request has gone through the reactor's buffer meanwhile
+    on_trailers(req, user);
+}
+
+TEST(trailers_outlive_the_buffer) {
+    prepare(&s, DEFAULTS);
+    route_all(&s, "", NULL);
+    httpsrv_route(s.srv, &(httpsrv_route_config){"POST /late", on_late_trailers, NULL, "default", 0});
+    go(&s);
+    struct client c = dial(s.port), other = dial(s.port);
+    SEND(&c, "POST /late HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n"
+             "Checksum: 1 2\r\nX-Other:\r\n\r\n");
+    WAIT(metrics(&s).pool_jobs == 1);
+    test_sleep(20);
+    SENDF(&other, "GET /hello HTTP/1.1\r\nHost: a\r\nX: %0200d\r\n\r\n", 0);
+    EXPECT(&other, 200, HELLO);
+    EXPECT(&c, 200, "1 2||X-Other|abc");
+    hang_up(&other);
+    hang_up(&c);
+    finish(&s);
+}
+
 // ---- time-outs ----
 
 TEST(timeout_idle) {
