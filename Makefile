@@ -4,6 +4,7 @@ CC     = cc
 CXX    = c++
 CFLAGS = -std=gnu11 -O2 -g
 PORT   = 8080
+FUZZ_SECONDS = 30
 BUILD  = build
 
 WARNINGS = -Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wshadow
@@ -58,6 +59,12 @@ bench: $(BUILD)/showcase $(BENCHES) ## requests per second of server CPU; needs 
 
 bench-check: ## instructions per request against bench/baseline.txt; needs valgrind
 	@sh bench/check.sh
+
+bench-parser: ## the parser beside http_parser; needs libhttp-parser-dev, valgrind (skips what is missing)
+	@sh bench/parser.sh
+
+fuzz: ## libFuzzer on head, body, target and conn, FUZZ_SECONDS each (30); needs clang, libclang-rt-dev
+	@SECONDS=$(FUZZ_SECONDS) sh tests/fuzz/run.sh
 
 size: ## code size of examples/hello.c at -Os; needs size (binutils)
 	@mkdir -p $(BUILD)
