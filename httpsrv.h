@@ -894,6 +894,26 @@ static bool hsrv_text_equal_nocase(httpsrv_str a, httpsrv_str b) {
     return true;
 }
 
+// Whether a field name is this one, which is in lower case and has no characters but letters and hyphens. Eight bytes at
+// a time: among the characters of a token only a letter can become that letter by setting the bit of lower case, and only
+// a hyphen the hyphen. The length is a constant where it matters, so that no loop is left.
+static inline bool hsrv_text_name_is(httpsrv_str name, const char *lower, size_t len) {
+    const uint64_t blanks = 0x2020202020202020u;
+    if (name.len != len) return false;
+    uint64_t differ = 0;
+    size_t i = 0;
+    for (; i + 8 <= len; i += 8) {
+        uint64_t a, b;
+        memcpy(&a, name.ptr + i, 8);
+        memcpy(&b, lower + i, 8);
+        differ |= (a | blanks) ^ b;
+    }
+    for (; i < len; i++) {
+        differ |= (uint64_t)((name.ptr[i] | 0x20) ^ lower[i]);
+    }
+    return differ == 0;
+}
+
 // Whether each character of a non-empty text is of one of the classes.
 static bool hsrv_text_all(httpsrv_str s, unsigned classes) {
     for (size_t i = 0; i < s.len; i++) {
@@ -967,7 +987,7 @@ static int64_t hsrv_text_parse_number(httpsrv_str s) {
     int64_t n = 0;
     for (size_t i = 0; i < s.len; i++) {
         const int digit = s.ptr[i] - '0';
-        if (n > (INT64_MAX - digit) / 10) return -1;
+        if (i >= 18 && n > (INT64_MAX - digit) / 10) return -1; // eighteen digits always fit
         n = n * 10 + digit;
     }
     return n;
@@ -1115,10 +1135,12 @@ static bool hsrv_text_authority_valid(httpsrv_str s, int64_t *port) {
         host = (size_t)(close - s.ptr) + 1;
         if (!hsrv_text_ip_literal_valid(hsrv_text_view(s.ptr + 1, host - 2))) return false;
     } else {
+        bool escaped = false;
         for (host = 0; host < s.len && s.ptr[host] != ':'; host++) {
             if (!hsrv_text_is(s.ptr[host], HSRV_NAME)) return false;
+            escaped = escaped || s.ptr[host] == '%';
         }
-        if (host == 0 || !hsrv_text_escapes_valid(hsrv_text_view(s.ptr, host))) return false;
+        if (host == 0 || (escaped && !hsrv_text_escapes_valid(hsrv_text_view(s.ptr, host)))) return false;
     }
     *port = -1;
     if (host == s.len) return true;
@@ -1980,7 +2002,7 @@ static int hsrv_parser_on_expect(httpsrv_parser *p, httpsrv_str value) {
 
 // Recognises a name by its length first: most fields of a request end here after one comparison.
 static int hsrv_parser_known_field(httpsrv_parser *p, httpsrv_str name, httpsrv_str value) {
-#define HSRV_IS(literal) hsrv_text_equal_nocase(name, hsrv_text_view(literal, sizeof(literal) - 1))
+#define HSRV_IS(literal) hsrv_text_name_is(name, literal, sizeof(literal) - 1)
     switch (name.len) {
     case 4: return HSRV_IS("host") ? hsrv_parser_on_host(p, value) : 1;
     case 6: return HSRV_IS("expect") ? hsrv_parser_on_expect(p, value) : 1;
