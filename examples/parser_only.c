@@ -108,8 +108,7 @@ int main(int argc, char **argv) {
     for (size_t sent = 0; result == 0 && receive(&in, file, &sent) > 0;)
         result = advance(&parser, &in, &head);
 
-    if (result < 0)
-        printf("refused  %d %s\n", parser.status, httpsrv_log_text((httpsrv_log_item)parser.item));
+    if (result < 0) printf("refused  %d %s\n", parser.status, httpsrv_log_text((httpsrv_log_item)parser.item));
     if (result == 0) printf("not complete\n");
     if (result > 0) printf("done     %zu bytes\n", in.used);
     return result > 0 ? 0 : 1;

@@ -121,8 +121,7 @@ int main(int argc, char **argv) {
     httpsrv_on(srv, "GET /agent", show_agent, NULL);
     httpsrv_on(srv, "GET /old", redirect, NULL);
     httpsrv_on(srv, "GET /big", big, NULL);
-    httpsrv_route(srv,
-                  &(httpsrv_route_config){.pattern = "POST /notes", .handler = take_note, .max_body = 4096});
+    httpsrv_route(srv, &(httpsrv_route_config){.pattern = "POST /notes", .handler = take_note, .max_body = 4096});
 
     // None of the calls above was checked: the first error sticks and is told here.
     if (httpsrv_listen(srv) != HTTPSRV_OK) {

@@ -160,10 +160,8 @@ static void add_routes(httpsrv *srv) {
     httpsrv_on(srv, "* /echo", echo, NULL);
     httpsrv_on(srv, "GET /healthz", healthz, NULL);
     httpsrv_on(srv, "GET /readyz", readyz, NULL);
-    httpsrv_route(
-        srv, &(httpsrv_route_config){.pattern = "GET /pool/plaintext", .handler = plaintext, .pool = "work"});
-    httpsrv_route(
-        srv, &(httpsrv_route_config){.pattern = "GET /sleep/:ms", .handler = sleep_route, .pool = "sleep"});
+    httpsrv_route(srv, &(httpsrv_route_config){.pattern = "GET /pool/plaintext", .handler = plaintext, .pool = "work"});
+    httpsrv_route(srv, &(httpsrv_route_config){.pattern = "GET /sleep/:ms", .handler = sleep_route, .pool = "sleep"});
 }
 
 // ---- flags ----
@@ -186,8 +184,7 @@ static int64_t parse_number(const char *flag, const char *text, int64_t min, int
     errno = 0;
     long long value = strtoll(text, &end, 10);
     if (errno == 0 && end != text && *end == '\0' && value >= min && value <= max) return value;
-    fprintf(stderr, "showcase: --%s wants a number from %lld to %lld\n", flag, (long long)min,
-            (long long)max);
+    fprintf(stderr, "showcase: --%s wants a number from %lld to %lld\n", flag, (long long)min, (long long)max);
     usage(stderr);
     exit(2);
 }
@@ -250,9 +247,8 @@ static void stop(int signal_number) {
 static void log_line(const httpsrv_log *record, void *user) {
     (void)user;
     if (record->level > HTTPSRV_LEVEL_INFO) return;
-    fprintf(stderr, "%s%s%.*s%s%s\n", record->text, record->peer.ptr ? ", peer " : "",
-            HTTPSRV_FMT(record->peer), record->sys_errno ? ": " : "",
-            record->sys_errno ? strerror(record->sys_errno) : "");
+    fprintf(stderr, "%s%s%.*s%s%s\n", record->text, record->peer.ptr ? ", peer " : "", HTTPSRV_FMT(record->peer),
+            record->sys_errno ? ": " : "", record->sys_errno ? strerror(record->sys_errno) : "");
 }
 
 // Pools apart from each other, so that sleepers never keep /pool/plaintext waiting.

@@ -6,25 +6,25 @@
 //     UNIT_ASSERT           brings a HTTPSRV_ASSERT of its own and wants it used
 
 #ifdef UNIT_SYSTEM_FIRST
-#    include <sys/types.h>
-#    include <sys/socket.h>
-#    include <pthread.h>
-#    include <signal.h>
-#    include <stdio.h>
-#    include <stdlib.h>
-#    include <string.h>
-#    include <time.h>
-#    include <unistd.h>
+#include <sys/types.h>
+#include <sys/socket.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
 #endif
 
 #ifdef UNIT_ASSERT
 static int asserted;
-#    define HTTPSRV_ASSERT(condition) \
-        (__atomic_store_n(&asserted, 1, __ATOMIC_RELAXED), (condition) ? (void)0 : __builtin_trap())
+#define HTTPSRV_ASSERT(condition) \
+    (__atomic_store_n(&asserted, 1, __ATOMIC_RELAXED), (condition) ? (void)0 : __builtin_trap())
 #endif
 
 #ifdef UNIT_IMPLEMENTATION
-#    define HTTPSRV_IMPLEMENTATION
+#define HTTPSRV_IMPLEMENTATION
 #endif
 #include "httpsrv.h"
 
@@ -91,8 +91,7 @@ static void ask_all(int port) {
     expect(strncmp(answer, "HTTP/1.1 200 OK\r\n", 17) == 0, "status of /hello/World");
     expect(strstr(answer, "\r\n\r\nHello, World!") != NULL, "body of /hello/World");
 
-    ask(port, "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3000\r\nConnection: close\r\n\r\n", body,
-        answer);
+    ask(port, "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3000\r\nConnection: close\r\n\r\n", body, answer);
     end = strstr(answer, "\r\n\r\n");
     expect(strstr(answer, "X-Twice: no\r\n") != NULL, "field of /echo");
     expect(end && strcmp(end + 4, body) == 0, "body of /echo, through a pool");
