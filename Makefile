@@ -57,6 +57,9 @@ format-check: ## fail if `make format` would change something; needs clang-forma
 bench: $(BUILD)/showcase $(BENCHES) ## requests per second of server CPU; needs wrk (skips nginx-light, strace)
 	@bash bench/run.sh
 
+bench-idle: $(BUILD)/showcase $(BUILD)/idle ## memory that 10,000 idle keep-alive connections take
+	@sh bench/idle.sh
+
 bench-check: ## instructions per request against bench/baseline.txt; needs valgrind
 	@sh bench/check.sh
 
