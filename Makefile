@@ -20,9 +20,10 @@ SCRIPTS  = $(wildcard tests/test_*.sh)
 # What the shell scripts of tests/ and bench/ need to know.
 export CC CXX CFLAGS WARNINGS BUILD
 
-.PHONY: all run test debug asan ubsan tsan compat lint format format-check bench bench-check size info clean help FORCE
+.PHONY: all run test debug asan ubsan tsan compat lint format format-check bench bench-idle bench-parser bench-check fuzz \
+    size info clean help FORCE
 
-all: $(EXAMPLES) $(BENCHES) ## the examples and bench/ceiling, into build/
+all: $(EXAMPLES) $(BENCHES) ## the examples and the programs of bench/, into build/
 
 run: $(BUILD)/showcase ## serve the tour on port 8080 (PORT=n: another one) until Ctrl-C
 	@$(BUILD)/showcase --port $(PORT)

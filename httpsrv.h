@@ -895,7 +895,7 @@ static bool hsrv_text_equal_nocase(httpsrv_str a, httpsrv_str b) {
 }
 
 // Whether a field name is this one, which is in lower case and has no characters but letters and hyphens. Eight bytes at
-// a time: among the characters of a token only a letter can become that letter by setting the bit of lower case, and only
+// a time: among the characters of a field only a letter can become that letter by setting the bit of lower case, and only
 // a hyphen the hyphen. The length is a constant where it matters, so that no loop is left.
 static inline bool hsrv_text_name_is(httpsrv_str name, const char *lower, size_t len) {
     const uint64_t blanks = 0x2020202020202020u;
@@ -1917,6 +1917,8 @@ static int hsrv_parser_request_line(httpsrv_parser *p, const char *buf, httpsrv_
 static int hsrv_parser_version(httpsrv_parser *p, const char *buf, size_t len, httpsrv_head *out) {
     static const char shape[] = "HTTP/d.d\r\n";
     const uint32_t end = p->mark + 10;
+    const char *version = buf + p->mark;
+    if (len >= end && memcmp(version, "HTTP/1.1\r\n", 10) == 0) p->pos = end; // what nearly all say
     while (p->pos < end) {
         if (p->pos == len) return 0;
         const char c = buf[p->pos], wanted = shape[p->pos - p->mark];
@@ -1978,14 +1980,23 @@ static int hsrv_parser_on_coding(httpsrv_parser *p, httpsrv_str value) {
     return 1;
 }
 
+// The three options that mean something here; 0 for any other.
+static uint32_t hsrv_parser_connection_option(httpsrv_str option) {
+    if (hsrv_text_name_is(option, "keep-alive", 10)) return HSRV_SEEN_KEEP_ALIVE;
+    if (hsrv_text_name_is(option, "close", 5)) return HSRV_SEEN_CLOSE;
+    if (hsrv_text_name_is(option, "upgrade", 7)) return HSRV_SEEN_TO_UPGRADE;
+    return 0;
+}
+
+// Mostly there is just one, which needs no list.
 static int hsrv_parser_on_connection(httpsrv_parser *p, httpsrv_str value) {
     httpsrv_str option;
-    while (hsrv_text_next_element(&value, &option)) {
+    const uint32_t alone = hsrv_parser_connection_option(value);
+    p->seen |= alone;
+    while (alone == 0 && hsrv_text_next_element(&value, &option)) {
         if (option.len == 0) continue;
         if (!hsrv_text_all(option, HSRV_TOKEN)) return hsrv_parser_fail(p, HTTPSRV_LOG_BAD_FIELD);
-        if (hsrv_text_equal_nocase(option, hsrv_text_view("close", 5))) p->seen |= HSRV_SEEN_CLOSE;
-        if (hsrv_text_equal_nocase(option, hsrv_text_view("keep-alive", 10))) p->seen |= HSRV_SEEN_KEEP_ALIVE;
-        if (hsrv_text_equal_nocase(option, hsrv_text_view("upgrade", 7))) p->seen |= HSRV_SEEN_TO_UPGRADE;
+        p->seen |= hsrv_parser_connection_option(option);
     }
     return 1;
 }
