@@ -6,6 +6,7 @@
 //
 //     #define HTTPSRV_IMPLEMENTATION
 //     #include "httpsrv.h"
+//     #include <stdio.h>
 //
 //     static void hello(httpsrv_req *req, void *user) {
 //         (void)user;
