@@ -136,9 +136,14 @@
 #ifndef HTTPSRV_MAX_PARAMS
 #define HTTPSRV_MAX_PARAMS 16 // parameters (":id", "*rest") in one route
 #endif
+#ifndef HTTPSRV_RATE_PERIOD
+#define HTTPSRV_RATE_PERIOD 10000 // ms over which min_rate is measured
+#endif
 #ifndef HTTPSRV_CACHE_LINE
 #define HTTPSRV_CACHE_LINE 64 // bytes kept between data that different threads write
 #endif
+
+// HTTPSRV_NO_REGEX leaves out routes by regular expression, the only use of <regex.h>.
 
 #if defined(__GNUC__) || defined(__clang__)
 #define HTTPSRV_PRINTF(format_at, first_at) __attribute__((format(printf, format_at, first_at)))
@@ -297,6 +302,7 @@ typedef enum httpsrv_log_level {
     X(NO_DESCRIPTORS, ERROR, "out of file descriptors, accepting pauses")               \
     X(NO_MEMORY, ERROR, "out of memory")                                                \
     X(TOO_MANY_CONNECTIONS, WARNING, "too many connections")                            \
+    X(TOO_MANY_FROM_ADDRESS, WARNING, "too many connections from one address")          \
     X(QUEUE_FULL, WARNING, "queue of the pool is full")                                 \
     X(NO_ANSWER, ERROR, "handler returned without an answer")                           \
     X(ANSWERED_TWICE, ERROR, "handler answered twice")                                  \
@@ -307,6 +313,7 @@ typedef enum httpsrv_log_level {
     X(BODY_TIMEOUT, INFO, "body not in time")                                           \
     X(IDLE_TIMEOUT, DEBUG, "idle for too long")                                         \
     X(WRITE_TIMEOUT, INFO, "client does not take its answer")                           \
+    X(TOO_SLOW, INFO, "client slower than min_rate")                                    \
     X(BAD_REQUEST_LINE, INFO, "malformed request line")                                 \
     X(BAD_METHOD, INFO, "malformed method")                                             \
     X(BAD_TARGET, INFO, "malformed request target")                                     \
@@ -376,6 +383,7 @@ typedef struct httpsrv_config {
     httpsrv_pool_config pools[HTTPSRV_MAX_POOLS];
     struct {
         int connections; // open at once in this server [soft limit of descriptors less 64; off: up to a million]
+        int per_ip;      // of these from one IPv4 address, or one IPv6 network of 64 bits [off]
         int64_t head;    // bytes, as in httpsrv_limits [16384]
         int64_t uri;     // bytes [8192]
         int headers;     // fields [100, at most 4096]
@@ -386,10 +394,12 @@ typedef struct httpsrv_config {
         int head;  // for the whole head, from its first byte [10000; off]
         int body;  // between two pieces of a body [10000; off]
         int idle;  // between two requests, or before the first [30000; off]
-        int write; // without progress while the client takes its answer [30000; off]
+        int write; // while the client takes nothing of its answer [30000; off]
         int drain; // from httpsrv_stop (after the grace time) until what still runs is cut [10000; off: no deadline]
         int grace; // from httpsrv_stop until accepting ends [0]
     } timeout_ms;
+    int64_t min_rate; // bytes per second that a client sends of a body or takes of an answer, else it is cut; measured
+                      // over 10 s (HTTPSRV_RATE_PERIOD), or timeout_ms.write if shorter [128; off; at most 100 MB]
     bool
         keep_alive_header; // say "Keep-Alive: timeout=, max=" (seconds, requests left) where the connection persists [no]
     const char *server_name; // value of the Server field ["httpsrv"]; "" sends none
@@ -523,10 +533,13 @@ HTTPSRV_API const char *httpsrv_log_text(httpsrv_log_item item);
 // Text is compared with the decoded segments of the path after dot segments are resolved. Where several routes fit, a
 // literal segment wins over a parameter and a parameter over a wildcard, segment by segment from the left; a route for
 // the method itself wins over "*". A GET route answers HEAD too; OPTIONS and 405 are answered from the routes.
+//     "GET ~^/v[0-9]+/x$"   a POSIX extended regular expression, searched in the whole decoded path (httpsrv_path)
+// Expressions are tried when nothing else fits, in the order of setup. What their groups took are the parameters "1",
+// "2" and so on. Back-references are refused, paths over 1,024 bytes match none. Their memory comes from malloc.
 // A method token of your own ("PURGE /cache") makes that method known. The path "*" stands for the two targets without
 // a path: "OPTIONS *" for the server as a whole, "CONNECT *" for tunnels, which without such a route get 501. Errors,
-// kept for httpsrv_listen: ROUTE (pattern malformed or taken twice; "?" and "#" are no part of a path), NOMEM. Error
-// that is not kept: STATE (after httpsrv_listen). [setup]
+// kept for httpsrv_listen: ROUTE (pattern malformed or taken twice; "?" and "#" are no part of a path), NOMEM,
+// UNSUPPORTED (an expression, with HTTPSRV_NO_REGEX). Error that is not kept: STATE (after httpsrv_listen). [setup]
 HTTPSRV_API httpsrv_result httpsrv_on(httpsrv *srv, const char *pattern, httpsrv_handler handler, void *user);
 
 // The same with everything a route can have. [setup]
@@ -631,12 +644,16 @@ HTTPSRV_API bool httpsrv_parse_done(const httpsrv_parser *parser);
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
+#ifndef HTTPSRV_NO_REGEX
+#include <regex.h>
+#endif
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -656,6 +673,9 @@ HTTPSRV_API bool httpsrv_parse_done(const httpsrv_parser *parser);
 #endif
 #if HTTPSRV_READ_BUFFER < 512 || HTTPSRV_WRITE_BUFFER < 512 || HTTPSRV_REQUEST_MEMORY < 256
 #error "httpsrv.h: HTTPSRV_READ_BUFFER and HTTPSRV_WRITE_BUFFER are at least 512, HTTPSRV_REQUEST_MEMORY 256"
+#endif
+#if HTTPSRV_RATE_PERIOD < 1 || HTTPSRV_RATE_PERIOD > 20000
+#error "httpsrv.h: HTTPSRV_RATE_PERIOD is 1 to 20000"
 #endif
 #if HTTPSRV_MAX_LISTENERS < 1 || HTTPSRV_MAX_POOLS < 1 || HTTPSRV_MAX_PARAMS < 1 || HTTPSRV_MAX_PARAMS > 64
 #error "httpsrv.h: HTTPSRV_MAX_LISTENERS and _POOLS are at least 1, HTTPSRV_MAX_PARAMS 1 to 64"
@@ -710,6 +730,12 @@ static inline ssize_t hsrv_sys_sendmsg(int fd, const struct msghdr *message) {
 
 static inline int hsrv_sys_shutdown_write(int fd) {
     return shutdown(fd, SHUT_WR);
+}
+
+// Bytes sent that the other side has not acknowledged yet. 0 where that cannot be told.
+static inline uint32_t hsrv_sys_unsent(int fd) {
+    int n = 0; // TIOCOUTQ is what Linux calls SIOCOUTQ in a header of the kernel
+    return ioctl(fd, TIOCOUTQ, &n) == 0 && n > 0 ? (uint32_t)n : 0u;
 }
 
 // EINTR needs no care: on Linux the descriptor is closed all the same.
@@ -767,6 +793,10 @@ static inline int64_t hsrv_sys_unix_seconds(void) {
     struct timespec t;
     clock_gettime(CLOCK_REALTIME_COARSE, &t);
     return (int64_t)t.tv_sec;
+}
+
+static inline ssize_t hsrv_sys_random(void *buf, size_t size) {
+    return (ssize_t)syscall(SYS_getrandom, buf, size, 0);
 }
 
 static inline void hsrv_sys_sleep_ms(long ms) {
@@ -2712,7 +2742,12 @@ typedef struct hsrv_route {
     httpsrv_str params[HTTPSRV_MAX_PARAMS]; // names, in the order of the path
 } hsrv_route;
 
-typedef enum hsrv_segment_kind { HSRV_SEGMENT_LITERAL, HSRV_SEGMENT_PARAM, HSRV_SEGMENT_REST } hsrv_segment_kind;
+typedef enum hsrv_segment_kind {
+    HSRV_SEGMENT_LITERAL,
+    HSRV_SEGMENT_PARAM,
+    HSRV_SEGMENT_REST,
+    HSRV_SEGMENT_REGEX // a whole path, in a list of its own
+} hsrv_segment_kind;
 
 // A tree by segments. Literal children come first, then at most one parameter, then at most one wildcard. The pattern's
 // path up to this node lies behind the struct.
@@ -2723,6 +2758,7 @@ typedef struct hsrv_node {
     httpsrv_str path;   // owned
     httpsrv_str text;   // its last segment
     hsrv_route *routes; // that end here
+    size_t number;      // of an expression, from 0
 } hsrv_node;
 
 typedef struct hsrv_router {
@@ -2731,7 +2767,15 @@ typedef struct hsrv_router {
     hsrv_node **exact;  // hash table of literal paths, built at listen
     size_t exact_size;  // a power of two
     size_t num_nodes;
+    hsrv_node *regexes, *last_regex; // linked as siblings, by order of setup
+    size_t num_regexes;
 } hsrv_router;
+
+#ifdef HTTPSRV_NO_REGEX
+typedef int hsrv_regex;
+#else
+typedef regex_t hsrv_regex;
+#endif
 
 // ---- request: the object that the baton is about ----
 
@@ -2834,8 +2878,7 @@ typedef enum hsrv_conn_state {
 #define HSRV_CONN_EOF      0x08u  // and everything it sent has been read
 #define HSRV_CONN_LOST     0x10u  // reset, hung up, or a send failed
 #define HSRV_CONN_READY    0x20u  // in the ready list
-#define HSRV_CONN_CURT     0x40u  // no lingering: the client asked for the close
-#define HSRV_CONN_REFUSED  0x80u  // over max.connections
+#define HSRV_CONN_REFUSED  0x80u  // over max.connections or max.per_ip, and counted in neither
 #define HSRV_CONN_ENDING   0x100u // the answer just given is the last one
 
 // Input that could not be used yet. The bytes follow the struct.
@@ -2857,8 +2900,8 @@ typedef struct hsrv_chain {
     hsrv_segment *first, *last;
 } hsrv_chain;
 
-// What an idle connection costs: on 64-bit machines 8 * 8 of links, request, input and chain, 4 * 7 of descriptor,
-// identity and stamps, 5 of state, 16 of address: 120 bytes.
+// What an idle connection costs: on 64-bit machines 8 * 8 of links, request, input and chain, 4 * 10 of descriptor,
+// identity, stamps and counts, 5 of state, 16 of address: 128 bytes.
 struct hsrv_conn {
     hsrv_conn *timer_prev, *timer_next;
     hsrv_conn *next_ready;
@@ -2873,6 +2916,9 @@ struct hsrv_conn {
     uint32_t due;           // ms, low half: when the timer node is looked at
     uint32_t served;        // answers
     uint32_t discarded;     // bytes, in DISCARD and LINGER
+    uint32_t moved;         // bytes received and sent, modulo 2^32
+    uint32_t period;        // ms, low half: when the present period of min_rate began
+    uint32_t period_mark;   // what had moved by then; in sending, less what the kernel still held
     uint16_t flags;         // HSRV_CONN_ bits
     uint8_t state;          // hsrv_conn_state
     uint8_t ring, place;    // of the timer node; ring is HSRV_RINGS when it is in none
@@ -2901,6 +2947,7 @@ typedef enum hsrv_event {
     HSRV_EVENT_RETURNED, // the request came back from a worker
     HSRV_EVENT_TIMEOUT,  // a deadline has passed
     HSRV_EVENT_REFUSED,  // over max.connections
+    HSRV_EVENT_CROWDED,  // over max.per_ip
     HSRV_EVENT_SERVE     // just look what can be done
 } hsrv_event;
 
@@ -2911,7 +2958,7 @@ typedef enum hsrv_event {
 typedef struct hsrv_wheel {
     uint64_t tick;     // ms, a sixteenth of the duration; 0: off
     uint64_t done;     // number of the last tick that was served
-    uint32_t duration; // ms
+    uint32_t duration; // ms; 0 for a time-out that is off where the wheel turns for min_rate
     uint32_t occupied; // bit for each place
     hsrv_conn *places[HSRV_PLACES];
 } hsrv_wheel;
@@ -2954,6 +3001,7 @@ struct hsrv_loop {
     httpsrv_req *spare_requests;
     uint32_t num_spare, num_orphans;
     size_t request_size;
+    hsrv_regex *regexes; // compiled for this loop alone: the C library locks an expression while it is used
     hsrv_wheel wheels[HSRV_RINGS];
     char *input;  // shared read buffer
     char *output; // shared output buffer: answers of the connection being served
@@ -2991,6 +3039,23 @@ typedef struct hsrv_address {
     int port; // bound; -1 unless listening; the owner writes, any thread reads, relaxed
 } hsrv_address;
 
+// How many connections an address has: max.per_ip. One table for all loops, with a lock for each stripe of its buckets,
+// taken when a connection begins and ends. Entries come and go with connections, so they are as bounded as these.
+#define HSRV_STRIPES 16u // a power of two
+
+typedef struct hsrv_address_count {
+    struct hsrv_address_count *next; // in its bucket
+    unsigned char address[16];
+    int open;
+} hsrv_address_count;
+
+typedef struct hsrv_tally {
+    hsrv_address_count **buckets; // NULL: max.per_ip is off
+    size_t num_buckets;           // a power of two
+    uint64_t secret[2];           // in the hash: nobody can choose addresses that share a bucket
+    pthread_mutex_t locks[HSRV_STRIPES];
+} hsrv_tally;
+
 struct httpsrv {
     // written in setup, read-only while it runs
     hsrv_memory memory;
@@ -3003,6 +3068,7 @@ struct httpsrv {
     int num_loops;
     hsrv_pool *pools[HTTPSRV_MAX_POOLS + 1]; // and the implicit "default"
     int num_pools;
+    hsrv_tally tally;
     // the owner's
     hsrv_server_state state;
     httpsrv_result result; // first error of setup
@@ -3110,16 +3176,153 @@ static hsrv_node *hsrv_router_node(hsrv_router *router, hsrv_memory *memory, htt
     return node;
 }
 
-// Adds a route whose pattern is set. OK, ROUTE (malformed or taken), NOMEM.
+// ---- regular expressions ----
+
+#define HSRV_MAX_SUBJECT 1024u // bytes of a path that expressions are tried on
+
+#ifdef HTTPSRV_NO_REGEX
+
+static httpsrv_result hsrv_router_regex_check(httpsrv_str expression, hsrv_route *route) {
+    (void)expression;
+    (void)route;
+    return HTTPSRV_UNSUPPORTED;
+}
+
+static void hsrv_router_regexes_free(hsrv_router *router, hsrv_memory *memory, hsrv_regex *regexes) {
+    (void)router;
+    (void)memory;
+    (void)regexes;
+}
+
+#else
+
+// Parameter number i, from 1, is named by its number.
+static httpsrv_str hsrv_router_number(size_t i) {
+    static const char numbers[] =
+        "123456789101112131415161718192021222324252627282930313233343536373839404142434445464748"
+        "49505152535455565758596061626364"; // HTTPSRV_MAX_PARAMS is at most 64
+    return i < 10 ? hsrv_text_view(numbers + i - 1, 1) : hsrv_text_view(numbers + 9 + (i - 10) * 2, 2);
+}
+
+// Back-references, which the C library takes as an extension, make matching exponential.
+static bool hsrv_router_refers_back(httpsrv_str expression) {
+    for (size_t i = 0; i + 1 < expression.len; i++) {
+        if (expression.ptr[i] != '\\') continue;
+        if (hsrv_text_is(expression.ptr[++i], HSRV_DIGIT)) return true;
+    }
+    return false;
+}
+
+static httpsrv_result hsrv_router_regex_compile(const char *expression, hsrv_regex *out) {
+    const int error = regcomp(out, expression, REG_EXTENDED);
+    return error == 0 ? HTTPSRV_OK : error == REG_ESPACE ? HTTPSRV_NOMEM : HTTPSRV_ROUTE;
+}
+
+// Whether an expression, which is terminated, can be a route's. Fills in the names of its parameters.
+static httpsrv_result hsrv_router_regex_check(httpsrv_str expression, hsrv_route *route) {
+    hsrv_regex compiled;
+    if (expression.len == 0 || hsrv_router_refers_back(expression)) return HTTPSRV_ROUTE;
+    const httpsrv_result result = hsrv_router_regex_compile(expression.ptr, &compiled);
+    if (result != HTTPSRV_OK) return result;
+    const size_t groups = compiled.re_nsub;
+    regfree(&compiled);
+    if (groups > HTTPSRV_MAX_PARAMS) return HTTPSRV_ROUTE;
+    route->num_params = (int)groups;
+    for (size_t i = 0; i < groups; i++) {
+        route->params[i] = hsrv_router_number(i + 1);
+    }
+    return HTTPSRV_OK;
+}
+
+// Frees the first `count` expressions and the array that hsrv_router_regexes_new has made.
+static void hsrv_router_regexes_give(hsrv_router *router, hsrv_memory *memory, hsrv_regex *regexes, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        regfree(&regexes[i]);
+    }
+    hsrv_memory_give(memory, regexes, router->num_regexes * sizeof(hsrv_regex));
+}
+
+static void hsrv_router_regexes_free(hsrv_router *router, hsrv_memory *memory, hsrv_regex *regexes) {
+    if (regexes) hsrv_router_regexes_give(router, memory, regexes, router->num_regexes);
+}
+
+// A compiled copy of each expression, by its number. NULL when out of memory. [setup]
+static hsrv_regex *hsrv_router_regexes_new(hsrv_router *router, hsrv_memory *memory) {
+    hsrv_regex *regexes = (hsrv_regex *)hsrv_memory_take(memory, router->num_regexes * sizeof(hsrv_regex));
+    if (!regexes) return NULL;
+    for (const hsrv_node *node = router->regexes; node; node = node->sibling) {
+        if (hsrv_router_regex_compile(node->path.ptr, &regexes[node->number]) == HTTPSRV_OK) continue;
+        hsrv_router_regexes_give(router, memory, regexes, node->number);
+        return NULL;
+    }
+    return regexes;
+}
+
+// A terminated copy of a decoded path. False if it is too long to be tried.
+static bool hsrv_router_subject(char subject[HSRV_MAX_SUBJECT + 1], httpsrv_str path) {
+    if (path.len > HSRV_MAX_SUBJECT) return false;
+    memcpy(subject, path.ptr, path.len);
+    subject[path.len] = '\0';
+    return true;
+}
+
+// The first expression from `node` on that fits; NULL for none. Out of memory counts as that, and sets *result.
+static const hsrv_node *hsrv_router_regex_next(const hsrv_node *node, const hsrv_regex *regexes, const char *subject,
+                                               regmatch_t groups[HTTPSRV_MAX_PARAMS + 1], httpsrv_result *result) {
+    for (; node; node = node->sibling) {
+        const int error = regexec(&regexes[node->number], subject, HTTPSRV_MAX_PARAMS + 1, groups, 0);
+        if (error == 0) return node;
+        if (error == REG_ESPACE) *result = HTTPSRV_NOMEM;
+    }
+    return NULL;
+}
+
+#endif // HTTPSRV_NO_REGEX
+
+// The node for an expression, made if need be. NULL when out of memory.
+static hsrv_node *hsrv_router_regex_node(hsrv_router *router, hsrv_memory *memory, httpsrv_str expression) {
+    for (hsrv_node *node = router->regexes; node; node = node->sibling) {
+        if (hsrv_text_equal(node->path, expression)) return node;
+    }
+    hsrv_node *node = (hsrv_node *)hsrv_memory_take_zeroed(memory, sizeof *node + expression.len + 1);
+    if (!node) return NULL;
+    memcpy(node + 1, expression.ptr, expression.len);
+    node->kind = HSRV_SEGMENT_REGEX;
+    node->path = node->text = hsrv_text_view((const char *)(node + 1), expression.len);
+    node->number = router->num_regexes++;
+    if (router->last_regex) router->last_regex->sibling = node;
+    if (!router->last_regex) router->regexes = node;
+    router->last_regex = node;
+    return node;
+}
+
+// ---- setup ----
+
+// Finds or makes the node of a pattern's path. OK, ROUTE (malformed), NOMEM, UNSUPPORTED.
+static httpsrv_result hsrv_router_place(hsrv_router *router, hsrv_memory *memory, hsrv_route *route, httpsrv_str path,
+                                        hsrv_node **node) {
+    if (path.len > 0 && path.ptr[0] == '~') {
+        const httpsrv_str expression = hsrv_text_view(path.ptr + 1, path.len - 1);
+        const httpsrv_result result = hsrv_router_regex_check(expression, route);
+        if (result != HTTPSRV_OK) return result;
+        *node = hsrv_router_regex_node(router, memory, expression);
+    } else {
+        if (!hsrv_router_pattern_valid(path, route)) return HTTPSRV_ROUTE;
+        *node = hsrv_router_node(router, memory, path);
+    }
+    return *node ? HTTPSRV_OK : HTTPSRV_NOMEM;
+}
+
+// Adds a route whose pattern is set. OK, ROUTE (malformed or taken), NOMEM, UNSUPPORTED.
 static httpsrv_result hsrv_router_add(hsrv_router *router, hsrv_memory *memory, hsrv_route *route) {
     const char *space = strchr(route->pattern, ' ');
     if (!space) return HTTPSRV_ROUTE;
     route->method = hsrv_text_view(route->pattern, (size_t)(space - route->pattern));
     route->method_id = hsrv_parser_method_id(route->method);
-    const httpsrv_str path = hsrv_text_of(space + 1);
-    if (!hsrv_text_all(route->method, HSRV_TOKEN) || !hsrv_router_pattern_valid(path, route)) return HTTPSRV_ROUTE;
-    hsrv_node *node = hsrv_router_node(router, memory, path);
-    if (!node) return HTTPSRV_NOMEM;
+    if (!hsrv_text_all(route->method, HSRV_TOKEN)) return HTTPSRV_ROUTE;
+    hsrv_node *node;
+    const httpsrv_result result = hsrv_router_place(router, memory, route, hsrv_text_of(space + 1), &node);
+    if (result != HTTPSRV_OK) return result;
     hsrv_route **link = &node->routes;
     for (; *link; link = &(*link)->next) {
         if (hsrv_text_equal((*link)->method, route->method)) return HTTPSRV_ROUTE;
@@ -3144,6 +3347,13 @@ static hsrv_node *hsrv_router_walk(hsrv_node *node) {
         node = node->parent;
     }
     return node ? node->sibling : NULL;
+}
+
+// The node after this one in a walk through all there are: the asterisk, the tree, the expressions. NULL at the end.
+static hsrv_node *hsrv_router_next(hsrv_router *router, hsrv_node *node) {
+    if (node->kind == HSRV_SEGMENT_REGEX) return node->sibling;
+    hsrv_node *next = node == &router->asterisk ? router->root.child : hsrv_router_walk(node);
+    return next ? next : router->regexes;
 }
 
 // [setup] Once all routes are there. False when out of memory.
@@ -3183,6 +3393,12 @@ static void hsrv_router_free_routes(hsrv_memory *memory, hsrv_node *node) {
 
 static void hsrv_router_free(hsrv_router *router, hsrv_memory *memory) {
     hsrv_router_free_routes(memory, &router->asterisk);
+    while (router->regexes) {
+        hsrv_node *node = router->regexes;
+        router->regexes = node->sibling;
+        hsrv_router_free_routes(memory, node);
+        hsrv_memory_give(memory, node, sizeof *node + node->path.len + 1);
+    }
     for (hsrv_node *node = router->root.child; node;) {
         if (node->child) {
             node = node->child;
@@ -3297,12 +3513,10 @@ static const hsrv_route *hsrv_router_exact(const hsrv_router *router, httpsrv_st
 
 // Whether some route names this extension method.
 static bool hsrv_router_knows(hsrv_router *router, httpsrv_str method) {
-    hsrv_node *node = &router->asterisk;
-    while (node) {
+    for (hsrv_node *node = &router->asterisk; node; node = hsrv_router_next(router, node)) {
         for (const hsrv_route *route = node->routes; route; route = route->next) {
             if (hsrv_text_equal(route->method, method)) return true;
         }
-        node = node == &router->asterisk ? router->root.child : hsrv_router_walk(node);
     }
     return false;
 }
@@ -3356,7 +3570,7 @@ static httpsrv_str hsrv_router_allow(hsrv_router *router, httpsrv_str path, char
 // The methods of the server as a whole, for "OPTIONS *".
 static httpsrv_str hsrv_router_allow_all(hsrv_router *router, char buf[HSRV_ALLOW_SIZE]) {
     httpsrv_str list = hsrv_text_view(buf, 0);
-    for (hsrv_node *node = router->root.child; node; node = hsrv_router_walk(node)) {
+    for (hsrv_node *node = hsrv_router_next(router, &router->asterisk); node; node = hsrv_router_next(router, node)) {
         hsrv_router_allow_node(buf, &list, node);
     }
     hsrv_router_allow_add(buf, &list, hsrv_text_of("OPTIONS"));
@@ -3549,7 +3763,7 @@ static void hsrv_output_clear(hsrv_memory *memory, hsrv_chain *chain) {
 
 // ===========================================================================================
 // >>loop      One event loop.    owns: epoll, lists, buffers, counters, clock    thread: loop; post any
-//             uses: >>log >>timers >>output
+//             uses: >>log >>router >>timers >>output
 // ===========================================================================================
 
 #define HSRV_SPARE_REQUESTS 64              // kept by a loop for the next ones
@@ -3635,6 +3849,7 @@ static void hsrv_loop_free(hsrv_loop *loop) {
         loop->spare_requests = req->next;
         hsrv_loop_free_request(loop, req);
     }
+    hsrv_router_regexes_free(&loop->srv->router, memory, loop->regexes);
     hsrv_memory_slab_free(&loop->conns);
     hsrv_memory_give(memory, loop->input, HTTPSRV_READ_BUFFER);
     hsrv_memory_give(memory, loop->output, HTTPSRV_WRITE_BUFFER);
@@ -3645,12 +3860,20 @@ static void hsrv_loop_free(hsrv_loop *loop) {
     hsrv_memory_give(memory, loop, sizeof *loop);
 }
 
+// A wheel that turns fast enough for the periods of min_rate, even if the time-out is off.
+static void hsrv_loop_init_rated_wheel(hsrv_loop *loop, hsrv_ring ring, int timeout_ms) {
+    hsrv_wheel *wheel = &loop->wheels[ring];
+    const bool sooner = timeout_ms < 0 || timeout_ms > HTTPSRV_RATE_PERIOD;
+    hsrv_timers_init(wheel, sooner && loop->srv->config.min_rate > 0 ? HTTPSRV_RATE_PERIOD : timeout_ms, loop->now);
+    wheel->duration = timeout_ms < 0 ? 0u : (uint32_t)timeout_ms;
+}
+
 static void hsrv_loop_init_wheels(hsrv_loop *loop) {
     const httpsrv_config *config = &loop->srv->config;
     hsrv_timers_init(&loop->wheels[HSRV_RING_IDLE], config->timeout_ms.idle, loop->now);
     hsrv_timers_init(&loop->wheels[HSRV_RING_HEAD], config->timeout_ms.head, loop->now);
-    hsrv_timers_init(&loop->wheels[HSRV_RING_BODY], config->timeout_ms.body, loop->now);
-    hsrv_timers_init(&loop->wheels[HSRV_RING_WRITE], config->timeout_ms.write, loop->now);
+    hsrv_loop_init_rated_wheel(loop, HSRV_RING_BODY, config->timeout_ms.body);
+    hsrv_loop_init_rated_wheel(loop, HSRV_RING_WRITE, config->timeout_ms.write);
     hsrv_timers_init(&loop->wheels[HSRV_RING_LINGER], HSRV_LINGER_MS, loop->now);
 }
 
@@ -3660,6 +3883,11 @@ static bool hsrv_loop_take_buffers(hsrv_loop *loop, uint32_t max_conns) {
     loop->block = (char *)hsrv_memory_take(memory, loop->block_size);
     loop->input = (char *)hsrv_memory_take(memory, HTTPSRV_READ_BUFFER);
     loop->output = (char *)hsrv_memory_take(memory, HTTPSRV_WRITE_BUFFER);
+#ifndef HTTPSRV_NO_REGEX
+    hsrv_router *router = &loop->srv->router;
+    if (router->regexes) loop->regexes = hsrv_router_regexes_new(router, memory);
+    if (router->regexes && !loop->regexes) return false;
+#endif
     return loop->block && loop->input && loop->output &&
            hsrv_memory_slab_init(&loop->conns, memory, sizeof(hsrv_conn), max_conns);
 }
@@ -3970,6 +4198,125 @@ static httpsrv_str hsrv_request_peer(httpsrv_req *req) {
 #define HSRV_TURN_BYTES    262144u   // that one connection may read, or write, in a turn
 #define HSRV_TRAILER_BYTES ((size_t)HSRV_MAX_SERVER_TRAILERS * sizeof(httpsrv_field))
 
+// ---- connections of an address: [any] ----
+
+// False when out of memory. [setup]
+static bool hsrv_conn_tally_init(httpsrv *srv) {
+    hsrv_tally *tally = &srv->tally;
+    if (srv->config.max.per_ip < 0 || tally->buckets) return true;
+    size_t count = 64;
+    while (count < (size_t)srv->config.max.connections && count < 65536) {
+        count *= 2;
+    }
+    hsrv_sys_random(tally->secret, sizeof tally->secret); // without it, addresses in memory are secret enough
+    tally->secret[0] ^= (uint64_t)(uintptr_t)srv;
+    tally->buckets = (hsrv_address_count **)hsrv_memory_take_zeroed(&srv->memory, count * sizeof(hsrv_address_count *));
+    if (!tally->buckets) return false;
+    tally->num_buckets = count;
+    for (size_t i = 0; i < HSRV_STRIPES; i++) {
+        pthread_mutex_init(&tally->locks[i], NULL);
+    }
+    return true;
+}
+
+// Once all connections have ended.
+static void hsrv_conn_tally_free(httpsrv *srv) {
+    hsrv_tally *tally = &srv->tally;
+    if (!tally->buckets) return;
+    for (size_t i = 0; i < HSRV_STRIPES; i++) {
+        pthread_mutex_destroy(&tally->locks[i]);
+    }
+    hsrv_memory_give(&srv->memory, tally->buckets, tally->num_buckets * sizeof(hsrv_address_count *));
+}
+
+// An IPv4 address is itself. Of IPv6 any host has 2^64 addresses: what counts is the network.
+static void hsrv_conn_tally_key(const unsigned char peer[16], unsigned char key[16]) {
+    const size_t len = peer[10] == 0xff && peer[11] == 0xff ? 16 : 8;
+    memset(key, 0, 16);
+    memcpy(key, peer, len);
+}
+
+static size_t hsrv_conn_tally_bucket(const hsrv_tally *tally, const unsigned char key[16]) {
+    uint64_t halves[2];
+    memcpy(halves, key, sizeof halves);
+    uint64_t h = (halves[0] ^ tally->secret[0]) * 0x9e3779b97f4a7c15u;
+    h = ((h ^ h >> 32) ^ halves[1] ^ tally->secret[1]) * 0xbf58476d1ce4e5b9u;
+    return (size_t)(h ^ h >> 32) & (tally->num_buckets - 1);
+}
+
+static hsrv_address_count **hsrv_conn_tally_find(hsrv_address_count **link, const unsigned char key[16]) {
+    while (*link && memcmp((*link)->address, key, 16) != 0) {
+        link = &(*link)->next;
+    }
+    return link;
+}
+
+// Counts one more in a locked bucket. OK, FULL, NOMEM.
+static httpsrv_result hsrv_conn_tally_add(httpsrv *srv, hsrv_address_count **bucket, const unsigned char key[16]) {
+    hsrv_address_count *entry = *hsrv_conn_tally_find(bucket, key);
+    if (!entry) {
+        entry = (hsrv_address_count *)hsrv_memory_take_zeroed(&srv->memory, sizeof *entry);
+        if (!entry) return HTTPSRV_NOMEM;
+        memcpy(entry->address, key, 16);
+        entry->next = *bucket;
+        *bucket = entry;
+    }
+    if (entry->open == srv->config.max.per_ip) return HTTPSRV_FULL;
+    entry->open++;
+    return HTTPSRV_OK;
+}
+
+// Counts one less in a locked bucket.
+static void hsrv_conn_tally_remove(httpsrv *srv, hsrv_address_count **bucket, const unsigned char key[16]) {
+    hsrv_address_count **link = hsrv_conn_tally_find(bucket, key), *entry = *link;
+    if (--entry->open > 0) return;
+    *link = entry->next;
+    hsrv_memory_give(&srv->memory, entry, sizeof *entry);
+}
+
+// Whether connections of this peer are counted: a Unix socket's have no address.
+static bool hsrv_conn_tallied(const httpsrv *srv, const unsigned char peer[16]) {
+    static const unsigned char none[16] = {0};
+    return srv->tally.buckets && memcmp(peer, none, 16) != 0;
+}
+
+// A connection begins. OK, FULL (max.per_ip), NOMEM.
+static httpsrv_result hsrv_conn_count_in(httpsrv *srv, const unsigned char peer[16]) {
+    unsigned char key[16];
+    if (!hsrv_conn_tallied(srv, peer)) return HTTPSRV_OK;
+    hsrv_conn_tally_key(peer, key);
+    const size_t bucket = hsrv_conn_tally_bucket(&srv->tally, key);
+    pthread_mutex_t *lock = &srv->tally.locks[bucket & (HSRV_STRIPES - 1)];
+    pthread_mutex_lock(lock);
+    const httpsrv_result result = hsrv_conn_tally_add(srv, &srv->tally.buckets[bucket], key);
+    pthread_mutex_unlock(lock);
+    return result;
+}
+
+// One that was counted in has ended.
+static void hsrv_conn_count_out(httpsrv *srv, const unsigned char peer[16]) {
+    unsigned char key[16];
+    if (!hsrv_conn_tallied(srv, peer)) return;
+    hsrv_conn_tally_key(peer, key);
+    const size_t bucket = hsrv_conn_tally_bucket(&srv->tally, key);
+    pthread_mutex_t *lock = &srv->tally.locks[bucket & (HSRV_STRIPES - 1)];
+    pthread_mutex_lock(lock);
+    hsrv_conn_tally_remove(srv, &srv->tally.buckets[bucket], key);
+    pthread_mutex_unlock(lock);
+}
+
+// Gives the place of a connection to another one.
+static void hsrv_conn_give_place(hsrv_loop *loop, const unsigned char peer[16], bool refused) {
+    if (refused) {
+        loop->refusals--;
+        return;
+    }
+    hsrv_conn_count_out(loop->srv, peer);
+    __atomic_fetch_sub(&loop->srv->connections, 1u, __ATOMIC_RELAXED);
+}
+
+// ---- life ----
+
 // NULL when there is no memory, or no slot.
 static hsrv_conn *hsrv_conn_new(hsrv_loop *loop, int fd) {
     uint32_t slot;
@@ -4029,12 +4376,36 @@ static void hsrv_conn_free(hsrv_loop *loop, hsrv_conn *c) {
     hsrv_conn_free_input(loop, c);
     hsrv_output_clear(&loop->srv->memory, &c->out);
     hsrv_sys_close(c->fd);
-    if (c->flags & HSRV_CONN_REFUSED)
-        loop->refusals--;
-    else
-        __atomic_fetch_sub(&loop->srv->connections, 1u, __ATOMIC_RELAXED);
+    hsrv_conn_give_place(loop, c->peer, (c->flags & HSRV_CONN_REFUSED) != 0);
     hsrv_platform_count(&loop->counters.open, (size_t)-1);
     hsrv_memory_slab_give(&loop->conns, c->slot);
+}
+
+// ---- speed: min_rate, timeout_ms.write ----
+
+// Begins a period. `stuck` says that the kernel takes no more: what it holds the client has not taken.
+static void hsrv_conn_begin_period(const hsrv_loop *loop, hsrv_conn *c, bool stuck) {
+    c->period = (uint32_t)loop->now;
+    c->period_mark = c->moved - (stuck ? hsrv_sys_unsent(c->fd) : 0u);
+}
+
+// How long periods are in which something has to move, in ms; 0: nothing has to.
+static uint32_t hsrv_conn_period(const hsrv_loop *loop, hsrv_ring ring) {
+    if (ring != HSRV_RING_BODY && ring != HSRV_RING_WRITE) return 0;
+    const bool rated = loop->srv->config.min_rate > 0;
+    const uint32_t timeout = loop->wheels[ring].duration;
+    if (ring == HSRV_RING_BODY) return rated ? HTTPSRV_RATE_PERIOD : 0;
+    return rated && (timeout == 0 || timeout > HTTPSRV_RATE_PERIOD) ? HTTPSRV_RATE_PERIOD : timeout;
+}
+
+// At the end of a period the next one begins, if the client was quick enough.
+static void hsrv_conn_review_period(const hsrv_loop *loop, hsrv_conn *c, hsrv_ring ring) {
+    const uint32_t period = hsrv_conn_period(loop, ring);
+    if (period == 0 || (uint32_t)loop->now - c->period < period) return;
+    const int64_t rate = loop->srv->config.min_rate, wanted = rate > 0 ? rate * period / 1000 : 0;
+    const bool stuck = ring == HSRV_RING_WRITE;
+    const uint32_t moved = c->moved - (stuck ? hsrv_sys_unsent(c->fd) : 0u) - c->period_mark;
+    if ((int32_t)moved > 0 && (int64_t)moved >= wanted) hsrv_conn_begin_period(loop, c, stuck);
 }
 
 // ---- output ----
@@ -4057,6 +4428,8 @@ static void hsrv_conn_keep_output(hsrv_loop *loop, hsrv_conn *c, size_t sent) {
 static void hsrv_conn_after_send(hsrv_loop *loop, hsrv_conn *c, hsrv_io io, size_t asked, size_t done) {
     if (io == HSRV_IO_LOST) c->flags |= HSRV_CONN_LOST;
     if (done < asked) c->flags &= (uint16_t)~HSRV_CONN_WRITABLE; // an edge will tell
+    c->moved += (uint32_t)done;
+    hsrv_conn_begin_period(loop, c, done < asked);
     if (done == 0) return;
     c->stamp = (uint32_t)loop->now;
     hsrv_platform_count(&loop->counters.bytes_out, done);
@@ -4160,6 +4533,7 @@ static void hsrv_conn_after_read(hsrv_loop *loop, hsrv_conn *c, size_t room, siz
     loop->window_len += n;
     loop->read_budget -= n < loop->read_budget ? n : loop->read_budget;
     if (c->in) c->in->len += n;
+    c->moved += (uint32_t)n;
     hsrv_platform_count(&loop->counters.bytes_in, n);
     // A head's time runs from its first byte, lingering from the end of the answer: no trickle extends them.
     if (c->state != HSRV_CONN_HEAD && c->state != HSRV_CONN_LINGER) c->stamp = (uint32_t)loop->now;
@@ -4301,11 +4675,11 @@ static hsrv_event hsrv_conn_next(hsrv_loop *loop, hsrv_conn *c) {
     }
 }
 
-// After the last answer: says so to the client, then waits for it to close, or closes at once where nobody could lose
-// anything by it. Closing with unread input would make the kernel send RST, which can destroy the answer on its way.
+// After the last answer: says so to the client, then waits for it to close, unless it has. Input that comes to a closed
+// socket makes the kernel send RST, which can destroy the answer on its way: also after "Connection: close", as there
+// are clients that send on.
 static void hsrv_conn_finish(hsrv_loop *loop, hsrv_conn *c) {
-    const bool curt = (c->flags & HSRV_CONN_CURT) && !(c->flags & HSRV_CONN_READABLE);
-    if (curt || (c->flags & HSRV_CONN_EOF) || hsrv_sys_shutdown_write(c->fd) != 0) {
+    if ((c->flags & HSRV_CONN_EOF) || hsrv_sys_shutdown_write(c->fd) != 0) {
         hsrv_conn_close(loop, c);
         return;
     }
@@ -4330,9 +4704,18 @@ static hsrv_ring hsrv_conn_ring(const hsrv_conn *c) {
     }
 }
 
-// In ms of the loop's clock. Stamps are kept as the low half of it, and are never 49 days old.
+// A time in ms of the loop's clock. Stamps are kept as the low half of it, and are never 49 days old.
+static uint64_t hsrv_conn_after(const hsrv_loop *loop, uint32_t stamp, uint32_t duration) {
+    return loop->now - (uint32_t)((uint32_t)loop->now - stamp) + duration;
+}
+
+// When to look at a connection whose ring has a wheel that turns.
 static uint64_t hsrv_conn_deadline(const hsrv_loop *loop, const hsrv_conn *c, hsrv_ring ring) {
-    return loop->now - (uint32_t)((uint32_t)loop->now - c->stamp) + loop->wheels[ring].duration;
+    const uint32_t timeout = loop->wheels[ring].duration, period = hsrv_conn_period(loop, ring);
+    const uint64_t review = period > 0 ? hsrv_conn_after(loop, c->period, period) : UINT64_MAX;
+    if (timeout == 0 || ring == HSRV_RING_WRITE) return review;
+    const uint64_t deadline = hsrv_conn_after(loop, c->stamp, timeout);
+    return deadline < review ? deadline : review;
 }
 
 static void hsrv_conn_arm(hsrv_loop *loop, hsrv_conn *c) {
@@ -4751,13 +5134,11 @@ static void hsrv_dispatch_answered(hsrv_loop *loop, hsrv_conn *c) {
     const bool complete = req && req->parser.phase == HTTPSRV_PHASE_DONE;
     if (req && req->answered_twice) hsrv_loop_note(loop, HTTPSRV_LOG_ANSWERED_TWICE, c, 0);
     c->stamp = (uint32_t)loop->now;
-    if (c->flags & HSRV_CONN_ENDING) {
+    c->discarded = 0;
+    if (c->flags & HSRV_CONN_ENDING)
         c->state = HSRV_CONN_LAST;
-        if (complete && !req->head.keep_alive && loop->phase == HSRV_LOOP_RUN) c->flags |= HSRV_CONN_CURT;
-    } else {
+    else
         c->state = complete ? HSRV_CONN_IDLE : HSRV_CONN_DISCARD;
-        c->discarded = 0;
-    }
     if (c->state == HSRV_CONN_DISCARD) return;
 #ifdef HTTPSRV_DEBUG
     if (req && req->raw && !req->leaves_buffer) memset((char *)(uintptr_t)req->raw, 0xdd, req->raw_len);
@@ -4830,6 +5211,41 @@ static void hsrv_dispatch_overload(hsrv_loop *loop, hsrv_conn *c, httpsrv_log_it
 
 // ---- routing ----
 
+#ifdef HTTPSRV_NO_REGEX
+
+static void hsrv_dispatch_allow_regex(hsrv_loop *loop, const httpsrv_req *req, char *buf, httpsrv_str *list) {
+    (void)loop;
+    (void)req;
+    (void)buf;
+    (void)list;
+}
+
+#else
+
+// Adds the methods of all expressions that fit the path.
+static void hsrv_dispatch_allow_regex(hsrv_loop *loop, const httpsrv_req *req, char *buf, httpsrv_str *list) {
+    char subject[HSRV_MAX_SUBJECT + 1];
+    regmatch_t groups[HTTPSRV_MAX_PARAMS + 1];
+    httpsrv_result result = HTTPSRV_OK;
+    const hsrv_node *node = loop->srv->router.regexes;
+    if (!node || !hsrv_router_subject(subject, req->plain)) return;
+    while ((node = hsrv_router_regex_next(node, loop->regexes, subject, groups, &result)) != NULL) {
+        hsrv_router_allow_node(buf, list, node);
+        node = node->sibling;
+    }
+}
+
+#endif
+
+// The methods that a request's target can be asked with; empty if there is nothing there.
+static httpsrv_str hsrv_dispatch_allow(hsrv_loop *loop, const httpsrv_req *req, char buf[HSRV_ALLOW_SIZE]) {
+    hsrv_router *router = &loop->srv->router;
+    if (req->head.form == HTTPSRV_FORM_ASTERISK) return hsrv_router_allow_all(router, buf);
+    httpsrv_str list = hsrv_router_allow(router, req->path, buf);
+    hsrv_dispatch_allow_regex(loop, req, buf, &list);
+    return list;
+}
+
 // Answers a request that no route takes: 501, 404, 405, or OPTIONS. Unknown methods are asked about first, since
 // nothing can be said about a path for a method that means nothing here.
 static void hsrv_dispatch_no_route(hsrv_loop *loop, hsrv_conn *c) {
@@ -4842,8 +5258,7 @@ static void hsrv_dispatch_no_route(hsrv_loop *loop, hsrv_conn *c) {
         return;
     }
     char buf[HSRV_ALLOW_SIZE];
-    const bool whole = head->form == HTTPSRV_FORM_ASTERISK;
-    const httpsrv_str allow = whole ? hsrv_router_allow_all(router, buf) : hsrv_router_allow(router, req->path, buf);
+    const httpsrv_str allow = hsrv_dispatch_allow(loop, req, buf);
     if (allow.len == 0) {
         hsrv_dispatch_refuse(loop, c, 404, HTTPSRV_LOG_NOT_FOUND);
         return;
@@ -4862,6 +5277,41 @@ static bool hsrv_dispatch_params(httpsrv_req *req, const hsrv_search *search) {
     }
     return true;
 }
+
+#ifdef HTTPSRV_NO_REGEX
+
+static httpsrv_result hsrv_dispatch_find_regex(hsrv_loop *loop, httpsrv_req *req) {
+    (void)loop;
+    (void)req;
+    return HTTPSRV_OK;
+}
+
+#else
+
+// Sets req->route and its parameters if an expression fits.
+static httpsrv_result hsrv_dispatch_find_regex(hsrv_loop *loop, httpsrv_req *req) {
+    char subject[HSRV_MAX_SUBJECT + 1];
+    regmatch_t groups[HTTPSRV_MAX_PARAMS + 1];
+    httpsrv_result result = HTTPSRV_OK;
+    if (!hsrv_router_subject(subject, req->plain)) return HTTPSRV_OK;
+    const hsrv_node *node = loop->srv->router.regexes;
+    while ((node = hsrv_router_regex_next(node, loop->regexes, subject, groups, &result)) != NULL) {
+        req->route = hsrv_router_pick(node, req->head.method_id, req->head.method);
+        if (req->route) break;
+        node = node->sibling;
+    }
+    if (!req->route) return result;
+    req->num_params = req->route->num_params;
+    for (int i = 0; i < req->num_params; i++) {
+        const regmatch_t *group = &groups[i + 1];
+        req->params[i] = group->rm_so < 0
+                             ? hsrv_text_view(req->plain.ptr, 0)
+                             : hsrv_text_view(req->plain.ptr + group->rm_so, (size_t)(group->rm_eo - group->rm_so));
+    }
+    return HTTPSRV_OK;
+}
+
+#endif
 
 // Sets req->route if there is one. The hash is asked first, with paths that mean what they say; whatever it does not
 // know goes through the tree.
@@ -4882,6 +5332,13 @@ static httpsrv_result hsrv_dispatch_find(hsrv_router *router, httpsrv_req *req) 
         if (req->route) return hsrv_dispatch_params(req, &search) ? HTTPSRV_OK : HTTPSRV_NOMEM;
     }
     return HTTPSRV_OK;
+}
+
+// Expressions are asked last: they are the slowest.
+static httpsrv_result hsrv_dispatch_route(hsrv_loop *loop, httpsrv_req *req) {
+    const httpsrv_result result = hsrv_dispatch_find(&loop->srv->router, req);
+    const bool unfound = result == HTTPSRV_OK && !req->route && loop->srv->router.regexes;
+    return unfound && req->path.ptr[0] == '/' ? hsrv_dispatch_find_regex(loop, req) : result;
 }
 
 // ---- running ----
@@ -4966,6 +5423,7 @@ static void hsrv_dispatch_await_body(hsrv_loop *loop, hsrv_conn *c) {
     if (req->head.expect_continue && loop->window_len == 0) hsrv_emit_continue(loop, c);
     c->state = HSRV_CONN_BODY;
     c->stamp = (uint32_t)loop->now;
+    hsrv_conn_begin_period(loop, c, false);
 }
 
 static void hsrv_dispatch_routed(hsrv_loop *loop, hsrv_conn *c) {
@@ -4992,7 +5450,7 @@ static void hsrv_dispatch_head(hsrv_loop *loop, hsrv_conn *c) {
         return;
     }
     httpsrv_result result = hsrv_request_resolve_path(req);
-    if (result == HTTPSRV_OK) result = hsrv_dispatch_find(&loop->srv->router, req);
+    if (result == HTTPSRV_OK) result = hsrv_dispatch_route(loop, req);
     if (result == HTTPSRV_SYNTAX)
         hsrv_dispatch_refuse(loop, c, 400, HTTPSRV_LOG_BAD_PATH);
     else if (result != HTTPSRV_OK)
@@ -5026,20 +5484,33 @@ static void hsrv_reactor_on_end(hsrv_loop *loop, hsrv_conn *c) {
     c->state = HSRV_CONN_LAST;
 }
 
-static void hsrv_reactor_on_timeout(hsrv_loop *loop, hsrv_conn *c) {
-    switch (hsrv_conn_ring(c)) {
-    case HSRV_RING_HEAD: hsrv_dispatch_end_with(loop, c, 408, HTTPSRV_LOG_HEAD_TIMEOUT); return;
+// Whether the time-out of a ring has passed, rather than a period in which too little moved.
+static bool hsrv_reactor_timed_out(const hsrv_loop *loop, hsrv_ring ring, uint32_t since) {
+    const uint32_t timeout = loop->wheels[ring].duration;
+    return timeout > 0 && (uint32_t)loop->now - since >= timeout;
+}
+
+static httpsrv_log_item hsrv_reactor_timeout_item(const hsrv_loop *loop, const hsrv_conn *c, hsrv_ring ring) {
+    switch (ring) {
+    case HSRV_RING_HEAD: return HTTPSRV_LOG_HEAD_TIMEOUT;
+    case HSRV_RING_IDLE: return HTTPSRV_LOG_IDLE_TIMEOUT;
     case HSRV_RING_BODY:
-        if (c->state == HSRV_CONN_BODY) {
-            hsrv_dispatch_end_with(loop, c, 408, HTTPSRV_LOG_BODY_TIMEOUT);
-            return;
-        }
-        hsrv_loop_note(loop, HTTPSRV_LOG_BODY_TIMEOUT, c, 0);
-        break;
-    case HSRV_RING_IDLE: hsrv_loop_note(loop, HTTPSRV_LOG_IDLE_TIMEOUT, c, 0); break;
-    case HSRV_RING_WRITE: hsrv_loop_note(loop, HTTPSRV_LOG_WRITE_TIMEOUT, c, 0); break;
-    default: break;
+        return hsrv_reactor_timed_out(loop, ring, c->stamp) ? HTTPSRV_LOG_BODY_TIMEOUT : HTTPSRV_LOG_TOO_SLOW;
+    case HSRV_RING_WRITE:
+        return hsrv_reactor_timed_out(loop, ring, c->period) ? HTTPSRV_LOG_WRITE_TIMEOUT : HTTPSRV_LOG_TOO_SLOW;
+    default: return HTTPSRV_LOG_NONE; // lingering has no item
     }
+}
+
+// Whoever has sent a part of a request is told; the others are just left.
+static void hsrv_reactor_on_timeout(hsrv_loop *loop, hsrv_conn *c) {
+    const httpsrv_log_item item = hsrv_reactor_timeout_item(loop, c, hsrv_conn_ring(c));
+    const bool begun = c->state == HSRV_CONN_HEAD || c->state == HSRV_CONN_BODY;
+    if (begun && !c->out.first) {
+        hsrv_dispatch_end_with(loop, c, 408, item);
+        return;
+    }
+    if (item != HTTPSRV_LOG_NONE) hsrv_loop_note(loop, item, c, 0);
     hsrv_conn_close(loop, c);
 }
 
@@ -5083,6 +5554,7 @@ static void hsrv_reactor_act(hsrv_loop *loop, hsrv_conn *c, hsrv_event event) {
     case HSRV_EVENT_RETURNED: hsrv_dispatch_returned(loop, c); break;
     case HSRV_EVENT_TIMEOUT: hsrv_reactor_on_timeout(loop, c); break;
     case HSRV_EVENT_REFUSED: hsrv_dispatch_end_with(loop, c, 503, HTTPSRV_LOG_TOO_MANY_CONNECTIONS); break;
+    case HSRV_EVENT_CROWDED: hsrv_dispatch_end_with(loop, c, 503, HTTPSRV_LOG_TOO_MANY_FROM_ADDRESS); break;
     case HSRV_EVENT_NONE:
     case HSRV_EVENT_SERVE: break;
     }
@@ -5171,56 +5643,67 @@ static void hsrv_reactor_no_descriptors(hsrv_loop *loop, int listener, int err) 
     hsrv_reactor_watch_listeners(loop, false);
 }
 
-static void hsrv_reactor_set_peer(hsrv_conn *c, const struct sockaddr_storage *address) {
+static void hsrv_reactor_peer(const struct sockaddr_storage *address, unsigned char peer[16]) {
+    memset(peer, 0, 16);
     if (address->ss_family == AF_INET) {
-        c->peer[10] = c->peer[11] = 0xff;
-        memcpy(c->peer + 12, &((const struct sockaddr_in *)(const void *)address)->sin_addr, 4);
+        peer[10] = peer[11] = 0xff;
+        memcpy(peer + 12, &((const struct sockaddr_in *)(const void *)address)->sin_addr, 4);
     } else if (address->ss_family == AF_INET6) {
-        memcpy(c->peer, &((const struct sockaddr_in6 *)(const void *)address)->sin6_addr, 16);
+        memcpy(peer, &((const struct sockaddr_in6 *)(const void *)address)->sin6_addr, 16);
     }
 }
 
-// Counts a connection in, or against the number of refusals; false if there is no place at all.
-static bool hsrv_reactor_place(hsrv_loop *loop, bool *refused) {
-    httpsrv *srv = loop->srv;
+// Counts a connection in: NONE, or why it is refused.
+static hsrv_event hsrv_reactor_count_in(httpsrv *srv, const unsigned char peer[16]) {
     const size_t open = __atomic_fetch_add(&srv->connections, 1u, __ATOMIC_RELAXED);
-    *refused = open >= (size_t)srv->config.max.connections;
-    if (!*refused) return true;
+    httpsrv_result result = HTTPSRV_OK;
+    if (open < (size_t)srv->config.max.connections) {
+        result = hsrv_conn_count_in(srv, peer);
+        if (result == HTTPSRV_OK) return HSRV_EVENT_NONE;
+    }
     __atomic_fetch_sub(&srv->connections, 1u, __ATOMIC_RELAXED);
+    return result == HTTPSRV_OK ? HSRV_EVENT_REFUSED : result == HTTPSRV_FULL ? HSRV_EVENT_CROWDED : HSRV_EVENT_NOMEM;
+}
+
+// Finds a place for a connection, perhaps among the few that are told that there is none. LOST: not even that.
+static hsrv_event hsrv_reactor_place(hsrv_loop *loop, const unsigned char peer[16]) {
+    const hsrv_event event = hsrv_reactor_count_in(loop->srv, peer);
+    if (event == HSRV_EVENT_NONE) return event;
     if (loop->refusals < HSRV_MAX_REFUSALS) {
         loop->refusals++;
-        return true;
+        return event;
     }
-    hsrv_loop_note(loop, HTTPSRV_LOG_TOO_MANY_CONNECTIONS, NULL, 0);
-    return false;
+    const bool crowded = event == HSRV_EVENT_CROWDED;
+    hsrv_loop_note(loop, crowded ? HTTPSRV_LOG_TOO_MANY_FROM_ADDRESS : HTTPSRV_LOG_TOO_MANY_CONNECTIONS, NULL, 0);
+    return HSRV_EVENT_LOST;
 }
 
 static void hsrv_reactor_admit(hsrv_loop *loop, int fd, const struct sockaddr_storage *address) {
-    bool refused;
+    unsigned char peer[16];
     hsrv_platform_count(&loop->counters.accepted, 1);
-    if (!hsrv_reactor_place(loop, &refused)) {
+    hsrv_reactor_peer(address, peer);
+    const hsrv_event event = hsrv_reactor_place(loop, peer);
+    if (event == HSRV_EVENT_LOST) {
         hsrv_sys_close(fd);
         return;
     }
+    const bool refused = event != HSRV_EVENT_NONE;
     hsrv_conn *c = hsrv_conn_new(loop, fd);
     if (!c) {
         hsrv_loop_note(loop, HTTPSRV_LOG_NO_MEMORY, NULL, 0);
-        if (refused)
-            loop->refusals--;
-        else
-            __atomic_fetch_sub(&loop->srv->connections, 1u, __ATOMIC_RELAXED);
+        hsrv_conn_give_place(loop, peer, refused);
         hsrv_sys_close(fd);
         return;
     }
     hsrv_platform_count(&loop->counters.open, 1);
-    hsrv_reactor_set_peer(c, address);
+    memcpy(c->peer, peer, sizeof c->peer);
     if (refused) c->flags |= HSRV_CONN_REFUSED;
     if (hsrv_loop_watch(loop, fd, HSRV_CONN_EVENTS, c->generation, c->slot) != 0) {
         hsrv_loop_note(loop, HTTPSRV_LOG_ACCEPT_FAILED, c, errno);
         hsrv_conn_close(loop, c);
         return;
     }
-    hsrv_reactor_serve(loop, c, refused ? HSRV_EVENT_REFUSED : HSRV_EVENT_NONE);
+    hsrv_reactor_serve(loop, c, event);
 }
 
 // Errors that say that this one connection failed, or that there is nothing to accept: nothing to be done about them.
@@ -5324,6 +5807,7 @@ static void hsrv_reactor_serve_timers(hsrv_loop *loop) {
     for (hsrv_conn *c = hsrv_timers_take_due(loop); c; c = hsrv_timers_take_due(loop)) {
         const hsrv_ring ring = hsrv_conn_ring(c);
         if (c->state == HSRV_CONN_CLOSED || ring == HSRV_RINGS || loop->wheels[ring].tick == 0) continue;
+        hsrv_conn_review_period(loop, c, ring);
         const uint64_t deadline = hsrv_conn_deadline(loop, c, ring);
         if (deadline > loop->now)
             hsrv_timers_link(loop, c, ring, deadline);
@@ -5471,8 +5955,9 @@ static bool hsrv_reactor_turn(hsrv_loop *loop, int timeout_ms) {
 #define HSRV_MAX_REACTORS    1024
 #define HSRV_MAX_THREADS     4096
 #define HSRV_MAX_QUEUE       (1 << 24)
-#define HSRV_MAX_TIMEOUT     86400000 // ms: a day
-#define HSRV_KEPT_BACK       64       // descriptors that max.connections leaves to others
+#define HSRV_MAX_TIMEOUT     86400000  // ms: a day
+#define HSRV_MAX_RATE        100000000 // bytes per second
+#define HSRV_KEPT_BACK       64        // descriptors that max.connections leaves to others
 
 // ---- errors ----
 
@@ -5543,6 +6028,7 @@ static void hsrv_server_complete_limits(httpsrv *srv) {
     const int connections = c->max.connections == 0 ? hsrv_server_default_connections() : c->max.connections;
     c->max.connections = hsrv_server_int(srv, connections, "max.connections", 1, 1, HSRV_MAX_CONNECTIONS, true);
     if (c->max.connections < 0) c->max.connections = HSRV_MAX_CONNECTIONS;
+    c->max.per_ip = hsrv_server_int(srv, c->max.per_ip, "max.per_ip", -1, 1, HSRV_MAX_CONNECTIONS, true);
     c->max.head = hsrv_server_size(srv, c->max.head, "max.head", 16384, HSRV_MAX_HEAD, false);
     c->max.uri = hsrv_server_size(srv, c->max.uri, "max.uri", 8192, HSRV_MAX_HEAD, false);
     c->max.headers = hsrv_server_int(srv, c->max.headers, "max.headers", 100, 1, HSRV_MAX_FIELDS, false);
@@ -5569,6 +6055,7 @@ static void hsrv_server_complete(httpsrv *srv) {
     c->port = hsrv_server_int(srv, c->port, "port", 0, 0, 65535, false);
     hsrv_server_complete_limits(srv);
     hsrv_server_complete_timeouts(srv);
+    c->min_rate = hsrv_server_size(srv, c->min_rate, "min_rate", 128, HSRV_MAX_RATE, true);
     if (c->server_name && !hsrv_text_all(hsrv_text_of(c->server_name), HSRV_VALUE) && c->server_name[0]) {
         hsrv_server_fail(srv, HTTPSRV_ARG, "server_name: has a character that no field may have");
     }
@@ -5734,7 +6221,9 @@ static httpsrv_result hsrv_server_add_route(httpsrv *srv, const httpsrv_route_co
     const httpsrv_result result = hsrv_server_keep_route(srv, route, config);
     if (result == HTTPSRV_OK) return result;
     hsrv_router_free_route(&srv->memory, route);
-    const char *why = result == HTTPSRV_NOMEM ? "out of memory" : "malformed or taken twice";
+    const char *why = result == HTTPSRV_NOMEM         ? "out of memory"
+                      : result == HTTPSRV_UNSUPPORTED ? "built without regular expressions"
+                                                      : "malformed or taken twice";
     return hsrv_server_fail(srv, result, "route \"%s\": %s", config->pattern, why);
 }
 
@@ -5755,12 +6244,10 @@ static httpsrv_result hsrv_server_complete_route(httpsrv *srv, hsrv_route *route
 
 static httpsrv_result hsrv_server_complete_routes(httpsrv *srv) {
     hsrv_router *router = &srv->router;
-    hsrv_node *node = &router->asterisk;
-    while (node && srv->result == HTTPSRV_OK) {
+    for (hsrv_node *node = &router->asterisk; node; node = hsrv_router_next(router, node)) {
         for (hsrv_route *route = node->routes; route && srv->result == HTTPSRV_OK; route = route->next) {
             hsrv_server_complete_route(srv, route);
         }
-        node = node == &router->asterisk ? router->root.child : hsrv_router_walk(node);
     }
     if (srv->result == HTTPSRV_OK && !hsrv_router_build(router, &srv->memory)) {
         hsrv_server_fail(srv, HTTPSRV_NOMEM, "routes: out of memory");
@@ -5856,6 +6343,7 @@ static void hsrv_server_close_listeners(httpsrv *srv) {
 static httpsrv_result hsrv_server_make_loops(httpsrv *srv) {
     const int count = srv->config.reactors;
     if (srv->num_loops == count) return HTTPSRV_OK;
+    if (!hsrv_conn_tally_init(srv)) return hsrv_server_fail(srv, HTTPSRV_NOMEM, "max.per_ip: out of memory");
     if (!srv->loops) srv->loops = (hsrv_loop **)hsrv_memory_take(&srv->memory, (size_t)count * sizeof(hsrv_loop *));
     if (!srv->loops) return hsrv_server_fail(srv, HTTPSRV_NOMEM, "reactors: out of memory");
     while (srv->num_loops < count) {
@@ -6057,6 +6545,7 @@ static void hsrv_server_free(httpsrv *srv) {
         hsrv_reactor_serve_inbox(srv->loops[i]);
         hsrv_loop_free(srv->loops[i]);
     }
+    hsrv_conn_tally_free(srv);
     hsrv_memory memory = srv->memory;
     hsrv_memory_give(&memory, srv->loops, (size_t)srv->config.reactors * sizeof(hsrv_loop *));
     hsrv_router_free(&srv->router, &memory);

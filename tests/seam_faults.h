@@ -199,6 +199,11 @@ static inline int hsrv_sys_shutdown_write(int fd) {
     return shutdown(fd, SHUT_WR);
 }
 
+static inline uint32_t hsrv_sys_unsent(int fd) {
+    int n = 0;
+    return ioctl(fd, TIOCOUTQ, &n) == 0 && n > 0 ? (uint32_t)n : 0u;
+}
+
 static inline int hsrv_sys_close(int fd) {
     return close(fd);
 }
@@ -260,6 +265,11 @@ static inline int64_t hsrv_sys_unix_seconds(void) {
     struct timespec t;
     clock_gettime(CLOCK_REALTIME_COARSE, &t);
     return (int64_t)t.tv_sec;
+}
+
+static inline ssize_t hsrv_sys_random(void *buf, size_t size) {
+    memset(buf, 7, size);
+    return (ssize_t)size;
 }
 
 static inline void hsrv_sys_sleep_ms(long ms) {

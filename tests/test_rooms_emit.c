@@ -74,13 +74,13 @@ struct sample {
 };
 
 #define PLAIN_MANNER \
-    { false, false, false }
+    { false, false, false, 0, 0 }
 #define HEAD_ONLY \
-    { true, false, false }
+    { true, false, false, 0, 0 }
 #define CLOSE \
-    { false, true, false }
+    { false, true, false, 0, 0 }
 #define KEEP_ALIVE \
-    { false, false, true }
+    { false, false, true, 0, 0 }
 #define NONE           \
     {                  \
         { NULL, NULL } \
@@ -118,7 +118,7 @@ static const struct sample samples[] = {
      "0123456789",
      NONE,
      0,
-     {true, true, false},
+     {true, true, false, 0, 0},
      "HTTP/1.1 404 Not Found\r\n" SERVER DATE TEXT "Content-Length: 10\r\nConnection: close\r\n\r\n"},
     {"599", 599, NULL, "x", NONE, 0, PLAIN_MANNER, "HTTP/1.1 599 Unknown\r\n" SERVER DATE "Content-Length: 1\r\n\r\nx"},
     {"own server",
