@@ -144,6 +144,8 @@
 #endif
 
 // HTTPSRV_NO_REGEX leaves out routes by regular expression, the only use of <regex.h>.
+// HTTPSRV_NO_SIMD makes the parser scan eight bytes at a time in plain C, whatever vectors the compiler's flags allow. By
+// default it takes the widest of SSE2, SSSE3 (which -msse4.2 implies), AVX2 or NEON: build with -march=native where you can.
 
 #if defined(__GNUC__) || defined(__clang__)
 #define HTTPSRV_PRINTF(format_at, first_at) __attribute__((format(printf, format_at, first_at)))
@@ -661,8 +663,30 @@ HTTPSRV_API bool httpsrv_parse_done(const httpsrv_parser *parser);
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
-#if defined(__SSE2__)
+
+#define HSRV_LITTLE_ENDIAN (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__)
+
+// How text is scanned: by what the compiler's flags allow.
+#if defined(HTTPSRV_NO_SIMD)
+#define HSRV_SCAN_PATH "words"
+#elif defined(__AVX2__)
+#include <immintrin.h>
+#define HSRV_SCAN_PATH "AVX2"
+#define HSRV_SCAN_SSE  1
+#elif defined(__SSSE3__)
+#include <tmmintrin.h>
+#define HSRV_SCAN_PATH "SSSE3"
+#define HSRV_SCAN_SSE  1
+#elif defined(__SSE2__)
 #include <emmintrin.h>
+#define HSRV_SCAN_PATH "SSE2"
+#define HSRV_SCAN_SSE  1
+#elif defined(__aarch64__) && defined(__ARM_NEON) && HSRV_LITTLE_ENDIAN
+#include <arm_neon.h>
+#define HSRV_SCAN_PATH "NEON"
+#define HSRV_SCAN_NEON 1
+#else
+#define HSRV_SCAN_PATH "words"
 #endif
 
 #if !defined(__linux__)
@@ -866,7 +890,7 @@ static inline void hsrv_platform_count(size_t *counter, size_t n) {
 // Character classes, as bits of hsrv_text_classes.
 #define HSRV_TOKEN  1u // tchar, RFC 9110 section 5.6.2
 #define HSRV_PATH   2u // pchar and "/" without "%", RFC 3986 section 3.3: what a target holds beside "%" and "?"
-#define HSRV_NAME   4u // reg-name, RFC 3986 section 3.2.2: unreserved, sub-delims, "%"
+#define HSRV_HOST   4u // reg-name without "%", RFC 3986 section 3.2.2: unreserved, sub-delims
 #define HSRV_VALUE  8u // HTAB, SP, VCHAR, obs-text: RFC 9110 section 5.5
 #define HSRV_DIGIT  16u
 #define HSRV_HEXDIG 32u
@@ -874,7 +898,7 @@ static inline void hsrv_platform_count(size_t *counter, size_t n) {
 static const unsigned char hsrv_text_classes[256] = {
     0,  0,  0,  0,  0,  0,  0,  0,  0,  8,  0,  0,  0,  0,  0,  0,  // control characters
     0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  //
-    8,  15, 8,  9,  15, 13, 15, 15, 14, 14, 15, 15, 14, 15, 15, 10, //  !"#$%&'()*+,-./
+    8,  15, 8,  9,  15, 9,  15, 15, 14, 14, 15, 15, 14, 15, 15, 10, //  !"#$%&'()*+,-./
     63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 10, 14, 8,  14, 8,  8,  // 0123456789:;<=>?
     10, 47, 47, 47, 47, 47, 47, 15, 15, 15, 15, 15, 15, 15, 15, 15, // @ABCDEFGHIJKLMNO
     15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 8,  8,  8,  9,  15, // PQRSTUVWXYZ[\]^_
@@ -964,48 +988,278 @@ static httpsrv_str hsrv_text_trim(httpsrv_str s) {
     return s;
 }
 
-// The first byte in [p, end) that may not stand in a field value: in good input that is the CR behind it.
-// Eight bytes at a time: a byte below 0x20 or equal to 0x7f sets the top bit of its lane. A borrow can also set lanes
-// above a true hit, never below the first; a tab is a false hit. So whatever is flagged goes byte by byte.
-static const char *hsrv_text_value_end_words(const char *p, const char *end) {
-    const uint64_t ones = 0x0101010101010101u, tops = 0x8080808080808080u;
-    while (end - p >= 8) {
-        uint64_t word;
-        memcpy(&word, p, 8);
-        const uint64_t del = word ^ (ones * 0x7f);
-        const uint64_t hits = (((word - ones * 0x20) & ~word) | ((del - ones) & ~del)) & tops;
-        if (hits != 0) {
-            for (const char *stop = p + 8; p < stop; p++) {
-                if (!hsrv_text_is(*p, HSRV_VALUE)) return p;
-            }
-            continue;
-        }
-        p += 8;
-    }
-    while (p < end && hsrv_text_is(*p, HSRV_VALUE)) {
-        p++;
-    }
-    return p;
+// ---- scanning: where a run of characters of one class ends ----
+
+// Characters are looked at in blocks. Each way to do that has a function for each class which flags, in a mask, the
+// characters that end the run: one bit each, at HSRV_SCAN_LANE times the place in the block. It must not miss one; where
+// it is not exact, it may flag too many, which are then looked up in the table.
+
+#if !defined(HSRV_SCAN_SSE) && !defined(HSRV_SCAN_NEON)
+
+// In plain C: eight characters in an integer. Lanes never carry into each other, as sums are made of seven bits.
+typedef uint64_t hsrv_mask;
+#define HSRV_SCAN_LANE        8
+#define HSRV_SCAN_BLOCK       8
+#define HSRV_SCAN_VALUE_EXACT false
+#define HSRV_LANES(c)         (0x0101010101010101u * (c))
+
+static inline unsigned hsrv_text_first(hsrv_mask mask) {
+    return (unsigned)__builtin_ctzll(mask) / HSRV_SCAN_LANE;
 }
 
-#if defined(__SSE2__)
-// Unsigned "below 0x20" is max(x, 0x20) != x, written as max(x, 0x1f) == 0x1f.
-static const char *hsrv_text_value_end(const char *p, const char *end) {
-    const __m128i low = _mm_set1_epi8(0x1f), tab = _mm_set1_epi8('\t'), del = _mm_set1_epi8(0x7f);
-    while (end - p >= 16) {
-        const __m128i x = _mm_loadu_si128((const __m128i *)(const void *)p);
-        const __m128i control = _mm_andnot_si128(_mm_cmpeq_epi8(x, tab), _mm_cmpeq_epi8(_mm_max_epu8(x, low), low));
-        const int hits = _mm_movemask_epi8(_mm_or_si128(control, _mm_cmpeq_epi8(x, del)));
-        if (hits != 0) return p + __builtin_ctz((unsigned)hits);
-        p += 16;
-    }
-    return hsrv_text_value_end_words(p, end);
+// The first character in the lowest lane.
+static inline uint64_t hsrv_text_load(const char *p) {
+    uint64_t block;
+    memcpy(&block, p, sizeof block);
+#if !HSRV_LITTLE_ENDIAN
+    block = __builtin_bswap64(block);
+#endif
+    return block;
+}
+
+// The top bit of each lane of `low`, whose own are clear, that is at least c.
+static inline uint64_t hsrv_text_lanes_from(uint64_t low, unsigned c) {
+    return low + HSRV_LANES(0x80u - c);
+}
+
+// Of each lane that holds a letter.
+static inline uint64_t hsrv_text_lanes_letter(uint64_t low) {
+    const uint64_t lower = low | HSRV_LANES(0x20u);
+    return hsrv_text_lanes_from(lower, 'a') & ~hsrv_text_lanes_from(lower, 'z' + 1);
+}
+
+// Flags tabs too.
+static inline hsrv_mask hsrv_text_flag_value(const char *p) {
+    const uint64_t x = hsrv_text_load(p), low = x & HSRV_LANES(0x7fu);
+    return (~hsrv_text_lanes_from(low, 0x20) | hsrv_text_lanes_from(low, 0x7f)) & ~x & HSRV_LANES(0x80u);
+}
+
+// Knows letters and hyphens.
+static inline hsrv_mask hsrv_text_flag_token(const char *p) {
+    const uint64_t x = hsrv_text_load(p), low = x & HSRV_LANES(0x7fu);
+    const uint64_t other = hsrv_text_lanes_from(low ^ HSRV_LANES((unsigned)'-'), 1);
+    return ((~hsrv_text_lanes_letter(low) & other) | x) & HSRV_LANES(0x80u);
+}
+
+// Knows letters, digits, hyphens, dots and slashes.
+static inline hsrv_mask hsrv_text_flag_path(const char *p) {
+    const uint64_t x = hsrv_text_load(p), low = x & HSRV_LANES(0x7fu);
+    const uint64_t rest = hsrv_text_lanes_from(low, '-') & ~hsrv_text_lanes_from(low, '9' + 1);
+    return (~(hsrv_text_lanes_letter(low) | rest) | x) & HSRV_LANES(0x80u);
+}
+
+// A host has no slash.
+static inline hsrv_mask hsrv_text_flag_host(const char *p) {
+    const uint64_t low = hsrv_text_load(p) & HSRV_LANES(0x7fu);
+    const uint64_t other = hsrv_text_lanes_from(low ^ HSRV_LANES((unsigned)'/'), 1);
+    return hsrv_text_flag_path(p) | (~other & HSRV_LANES(0x80u));
+}
+
+#elif defined(HSRV_SCAN_SSE)
+
+typedef uint32_t hsrv_mask;
+#define HSRV_SCAN_LANE  1
+#define HSRV_SCAN_BLOCK 16
+
+static inline unsigned hsrv_text_first(hsrv_mask mask) {
+    return (unsigned)__builtin_ctz(mask);
+}
+
+static inline __m128i hsrv_text_load(const char *p) {
+    return _mm_loadu_si128((const __m128i *)(const void *)p);
+}
+
+#ifdef __AVX2__
+#define HSRV_SCAN_VALUE_BLOCK 32
+
+static inline hsrv_mask hsrv_text_flag_value(const char *p) {
+    const __m256i x = _mm256_loadu_si256((const __m256i *)(const void *)p), low = _mm256_set1_epi8(0x1f);
+    const __m256i control = _mm256_cmpeq_epi8(_mm256_max_epu8(x, low), low);
+    const __m256i no_tab = _mm256_andnot_si256(_mm256_cmpeq_epi8(x, _mm256_set1_epi8('\t')), control);
+    return (hsrv_mask)_mm256_movemask_epi8(_mm256_or_si256(no_tab, _mm256_cmpeq_epi8(x, _mm256_set1_epi8(0x7f))));
 }
 #else
-static inline const char *hsrv_text_value_end(const char *p, const char *end) {
-    return hsrv_text_value_end_words(p, end);
+// Unsigned "below 0x20" is written as max(x, 0x1f) == 0x1f.
+static inline hsrv_mask hsrv_text_flag_value(const char *p) {
+    const __m128i x = hsrv_text_load(p), low = _mm_set1_epi8(0x1f);
+    const __m128i control = _mm_cmpeq_epi8(_mm_max_epu8(x, low), low);
+    const __m128i no_tab = _mm_andnot_si128(_mm_cmpeq_epi8(x, _mm_set1_epi8('\t')), control);
+    return (hsrv_mask)_mm_movemask_epi8(_mm_or_si128(no_tab, _mm_cmpeq_epi8(x, _mm_set1_epi8(0x7f))));
 }
 #endif
+
+#ifdef __SSSE3__
+// Looks up the low half of each character in the class and the high half among eight bits; a character above 0x7f, which
+// is in no class, finds no bit.
+static inline hsrv_mask hsrv_text_flag_class(const char *p, const unsigned char bits[16]) {
+    const __m128i x = hsrv_text_load(p), class_bits = hsrv_text_load((const char *)bits);
+    const __m128i high = _mm_and_si128(_mm_srli_epi16(x, 4), _mm_set1_epi8(0x0f));
+    const __m128i all = _mm_setr_epi8(1, 2, 4, 8, 16, 32, 64, -128, 0, 0, 0, 0, 0, 0, 0, 0);
+    const __m128i in = _mm_and_si128(_mm_shuffle_epi8(class_bits, x), _mm_shuffle_epi8(all, high));
+    return (hsrv_mask)_mm_movemask_epi8(_mm_cmpeq_epi8(in, _mm_setzero_si128()));
+}
+#else
+// Lanes from `first` up to `last`; signed comparison of what was moved to the lower end.
+static inline __m128i hsrv_text_lanes_within(__m128i x, char first, char last) {
+    const __m128i moved = _mm_add_epi8(x, _mm_set1_epi8((char)(-128 - first)));
+    return _mm_cmplt_epi8(moved, _mm_set1_epi8((char)(-128 + last - first + 1)));
+}
+
+static inline __m128i hsrv_text_lanes_letter(__m128i x) {
+    return hsrv_text_lanes_within(_mm_or_si128(x, _mm_set1_epi8(0x20)), 'a', 'z');
+}
+
+static inline hsrv_mask hsrv_text_flags_but(__m128i known) {
+    return (hsrv_mask)_mm_movemask_epi8(known) ^ 0xffffu;
+}
+
+// Knows letters and hyphens.
+static inline hsrv_mask hsrv_text_flag_token(const char *p) {
+    const __m128i x = hsrv_text_load(p);
+    return hsrv_text_flags_but(_mm_or_si128(hsrv_text_lanes_letter(x), _mm_cmpeq_epi8(x, _mm_set1_epi8('-'))));
+}
+
+// Knows letters, digits, hyphens, dots and slashes.
+static inline hsrv_mask hsrv_text_flag_path(const char *p) {
+    const __m128i x = hsrv_text_load(p);
+    return hsrv_text_flags_but(_mm_or_si128(hsrv_text_lanes_letter(x), hsrv_text_lanes_within(x, '-', '9')));
+}
+
+// A host has no slash.
+static inline hsrv_mask hsrv_text_flag_host(const char *p) {
+    const __m128i slash = _mm_cmpeq_epi8(hsrv_text_load(p), _mm_set1_epi8('/'));
+    return hsrv_text_flag_path(p) | (hsrv_mask)_mm_movemask_epi8(slash);
+}
+#endif
+
+#else // NEON
+
+typedef uint64_t hsrv_mask;
+#define HSRV_SCAN_LANE  4
+#define HSRV_SCAN_BLOCK 16
+
+static inline unsigned hsrv_text_first(hsrv_mask mask) {
+    return (unsigned)__builtin_ctzll(mask) / HSRV_SCAN_LANE;
+}
+
+static inline uint8x16_t hsrv_text_load(const char *p) {
+    return vld1q_u8((const unsigned char *)p);
+}
+
+// Four bits of each byte, of which one is kept.
+static inline hsrv_mask hsrv_text_mask(uint8x16_t lanes) {
+    const uint8x8_t quarters = vshrn_n_u16(vreinterpretq_u16_u8(lanes), 4);
+    return vget_lane_u64(vreinterpret_u64_u8(quarters), 0) & 0x1111111111111111u;
+}
+
+static inline hsrv_mask hsrv_text_flag_value(const char *p) {
+    const uint8x16_t x = hsrv_text_load(p);
+    const uint8x16_t no_tab = vbicq_u8(vcltq_u8(x, vdupq_n_u8(0x20)), vceqq_u8(x, vdupq_n_u8('\t')));
+    return hsrv_text_mask(vorrq_u8(no_tab, vceqq_u8(x, vdupq_n_u8(0x7f))));
+}
+
+// Looks up the low half of each character in the class and the high half among eight bits; a character above 0x7f, which
+// is in no class, finds no bit.
+static inline hsrv_mask hsrv_text_flag_class(const char *p, const unsigned char bits[16]) {
+    static const unsigned char all[16] = {1, 2, 4, 8, 16, 32, 64, 128};
+    const uint8x16_t x = hsrv_text_load(p);
+    const uint8x16_t of_class = vqtbl1q_u8(vld1q_u8(bits), vandq_u8(x, vdupq_n_u8(0x0f)));
+    return hsrv_text_mask(vceqzq_u8(vandq_u8(of_class, vqtbl1q_u8(vld1q_u8(all), vshrq_n_u8(x, 4)))));
+}
+
+#endif
+
+#if defined(HSRV_SCAN_NEON) || (defined(HSRV_SCAN_SSE) && defined(__SSSE3__))
+#define HSRV_SCAN_EXACT true
+
+// The classes, for their lookup by halves: of the entry for the low half of a character the bit of its high half.
+static inline hsrv_mask hsrv_text_flag_token(const char *p) {
+    static const unsigned char bits[16] = {0xe8, 0xfc, 0xf8, 0xfc, 0xfc, 0xfc, 0xfc, 0xfc,
+                                           0xf8, 0xf8, 0xf4, 0x54, 0xd0, 0x54, 0xf4, 0x70};
+    return hsrv_text_flag_class(p, bits);
+}
+
+static inline hsrv_mask hsrv_text_flag_path(const char *p) {
+    static const unsigned char bits[16] = {0xb8, 0xfc, 0xf8, 0xf8, 0xfc, 0xf8, 0xfc, 0xfc,
+                                           0xfc, 0xfc, 0xfc, 0x5c, 0x54, 0x5c, 0xd4, 0x74};
+    return hsrv_text_flag_class(p, bits);
+}
+
+static inline hsrv_mask hsrv_text_flag_host(const char *p) {
+    static const unsigned char bits[16] = {0xa8, 0xfc, 0xf8, 0xf8, 0xfc, 0xf8, 0xfc, 0xfc,
+                                           0xfc, 0xfc, 0xf4, 0x5c, 0x54, 0x5c, 0xd4, 0x70};
+    return hsrv_text_flag_class(p, bits);
+}
+#endif
+
+#ifndef HSRV_SCAN_EXACT
+#define HSRV_SCAN_EXACT false
+#endif
+#ifndef HSRV_SCAN_VALUE_EXACT
+#define HSRV_SCAN_VALUE_EXACT true
+#endif
+#ifndef HSRV_SCAN_VALUE_BLOCK
+#define HSRV_SCAN_VALUE_BLOCK HSRV_SCAN_BLOCK
+#endif
+
+// One way to scan for one class.
+typedef struct hsrv_scan {
+    size_t block; // bytes
+    hsrv_mask (*flag)(const char *p);
+    bool exact;
+    unsigned classes; // of the table
+} hsrv_scan;
+
+// The first byte in [p, end) that is not of the class; `end` if all are. What lies in [begin, p) may be read as well: the
+// last block overlaps the one before, rather than being taken byte by byte. Inlined, so that the scan is all constants.
+static inline __attribute__((always_inline)) const char *hsrv_text_run_end(const char *begin, const char *p,
+                                                                           const char *end, const hsrv_scan scan) {
+    while ((size_t)(end - p) >= scan.block) {
+        const hsrv_mask mask = scan.flag(p);
+        if (mask == 0) {
+            p += scan.block;
+            continue;
+        }
+        p += hsrv_text_first(mask);
+        if (scan.exact || !hsrv_text_is(*p, scan.classes)) return p;
+        p++;
+    }
+    if ((size_t)(end - begin) < scan.block) {
+        while (p < end && hsrv_text_is(*p, scan.classes)) {
+            p++;
+        }
+        return p;
+    }
+    if (p == end) return end;
+    const char *last = end - scan.block;
+    hsrv_mask mask = scan.flag(last) & ~(hsrv_mask)0 << (HSRV_SCAN_LANE * (size_t)(p - last));
+    for (; mask != 0; mask &= mask - 1) {
+        p = last + hsrv_text_first(mask);
+        if (scan.exact || !hsrv_text_is(*p, scan.classes)) return p;
+    }
+    return end;
+}
+
+// In good input the CR behind a field's value.
+static inline const char *hsrv_text_value_end(const char *begin, const char *p, const char *end) {
+    const hsrv_scan scan = {HSRV_SCAN_VALUE_BLOCK, hsrv_text_flag_value, HSRV_SCAN_VALUE_EXACT, HSRV_VALUE};
+    return hsrv_text_run_end(begin, p, end, scan);
+}
+
+static inline const char *hsrv_text_token_end(const char *begin, const char *p, const char *end) {
+    const hsrv_scan scan = {HSRV_SCAN_BLOCK, hsrv_text_flag_token, HSRV_SCAN_EXACT, HSRV_TOKEN};
+    return hsrv_text_run_end(begin, p, end, scan);
+}
+
+static inline const char *hsrv_text_path_end(const char *begin, const char *p, const char *end) {
+    const hsrv_scan scan = {HSRV_SCAN_BLOCK, hsrv_text_flag_path, HSRV_SCAN_EXACT, HSRV_PATH};
+    return hsrv_text_run_end(begin, p, end, scan);
+}
+
+static inline const char *hsrv_text_host_end(const char *begin, const char *p, const char *end) {
+    const hsrv_scan scan = {HSRV_SCAN_BLOCK, hsrv_text_flag_host, HSRV_SCAN_EXACT, HSRV_HOST};
+    return hsrv_text_run_end(begin, p, end, scan);
+}
 
 static inline int hsrv_text_hex(char c) {
     if (!hsrv_text_is(c, HSRV_HEXDIG)) return -1;
@@ -1144,7 +1398,7 @@ static bool hsrv_text_ip_literal_valid(httpsrv_str s) {
         }
         if (dot == 1 || dot + 1 >= s.len || s.ptr[dot] != '.') return false;
         for (size_t i = dot + 1; i < s.len; i++) {
-            if (s.ptr[i] == '%' || (s.ptr[i] != ':' && !hsrv_text_is(s.ptr[i], HSRV_NAME))) return false;
+            if (s.ptr[i] != ':' && !hsrv_text_is(s.ptr[i], HSRV_HOST)) return false;
         }
         return true;
     }
@@ -1156,24 +1410,31 @@ static bool hsrv_text_ip_literal_valid(httpsrv_str s) {
     return inet_pton(AF_INET6, terminated, address) == 1;
 }
 
-// uri-host [ ":" port ] with a host that is not empty: RFC 9110 section 7.2, RFC 3986 section 3.2. *port is the port,
-// 0 for an empty one and -1 without one.
-static bool hsrv_text_authority_valid(httpsrv_str s, int64_t *port) {
-    size_t host;
+// The length of the host that an authority begins with: an IP literal or a name. 0 if it is malformed or empty. What lies
+// in [begin, s.ptr) may be read as well.
+static size_t hsrv_text_host_length(const char *begin, httpsrv_str s) {
+    const char *end = s.ptr + s.len;
     if (s.len > 0 && s.ptr[0] == '[') {
         const char *close = (const char *)memchr(s.ptr, ']', s.len);
-        if (!close) return false;
-        host = (size_t)(close - s.ptr) + 1;
-        if (!hsrv_text_ip_literal_valid(hsrv_text_view(s.ptr + 1, host - 2))) return false;
-    } else {
-        bool escaped = false;
-        for (host = 0; host < s.len && s.ptr[host] != ':'; host++) {
-            if (!hsrv_text_is(s.ptr[host], HSRV_NAME)) return false;
-            escaped = escaped || s.ptr[host] == '%';
-        }
-        if (host == 0 || (escaped && !hsrv_text_escapes_valid(hsrv_text_view(s.ptr, host)))) return false;
+        if (!close) return 0;
+        const size_t len = (size_t)(close - s.ptr) + 1;
+        return hsrv_text_ip_literal_valid(hsrv_text_view(s.ptr + 1, len - 2)) ? len : 0;
     }
+    const char *p = hsrv_text_host_end(begin, s.ptr, end);
+    if (p == end || *p != '%') return (size_t)(p - s.ptr);
+    while (p < end && (*p == '%' || hsrv_text_is(*p, HSRV_HOST))) {
+        p++;
+    }
+    const httpsrv_str host = hsrv_text_view(s.ptr, (size_t)(p - s.ptr));
+    return hsrv_text_escapes_valid(host) ? host.len : 0;
+}
+
+// uri-host [ ":" port ] with a host that is not empty: RFC 9110 section 7.2, RFC 3986 section 3.2. *port is the port,
+// 0 for an empty one and -1 without one. What lies in [begin, s.ptr) may be read as well.
+static bool hsrv_text_authority_valid(const char *begin, httpsrv_str s, int64_t *port) {
+    const size_t host = hsrv_text_host_length(begin, s);
     *port = -1;
+    if (host == 0) return false;
     if (host == s.len) return true;
     const httpsrv_str digits = hsrv_text_view(s.ptr + host + 1, s.len - host - 1);
     *port = digits.len == 0 ? 0 : hsrv_text_parse_number(digits);
@@ -1784,10 +2045,7 @@ static int hsrv_parser_start_lf(httpsrv_parser *p, const char *buf, size_t len) 
 }
 
 static int hsrv_parser_method(httpsrv_parser *p, const char *buf, size_t len) {
-    size_t i = p->pos;
-    while (i < len && hsrv_text_is(buf[i], HSRV_TOKEN)) {
-        i++;
-    }
+    const size_t i = (size_t)(hsrv_text_token_end(buf, buf + p->pos, buf + len) - buf);
     p->pos = (uint32_t)i;
     if (i - p->mark > p->max_uri) return hsrv_parser_fail(p, HTTPSRV_LOG_URI_TOO_LONG);
     if (i == len) return 0;
@@ -1824,9 +2082,7 @@ static int hsrv_parser_target_stop(httpsrv_parser *p, const char *buf, uint32_t 
 static int hsrv_parser_target(httpsrv_parser *p, const char *buf, size_t len) {
     size_t i = p->pos;
     for (;; i++) {
-        while (i < len && hsrv_text_is(buf[i], HSRV_PATH)) {
-            i++;
-        }
+        i = (size_t)(hsrv_text_path_end(buf, buf + i, buf + len) - buf);
         if (i - p->mark > p->max_uri) return hsrv_parser_fail(p, HTTPSRV_LOG_URI_TOO_LONG);
         p->pos = (uint32_t)i;
         if (i == len) return 0;
@@ -1895,7 +2151,7 @@ static bool hsrv_parser_split_absolute(httpsrv_str target, httpsrv_head *out, ht
     int64_t port;
     out->authority = hsrv_text_view(s.ptr, end);
     *rest = hsrv_text_view(s.ptr + end, s.len - end);
-    return hsrv_text_authority_valid(out->authority, &port);
+    return hsrv_text_authority_valid(target.ptr, out->authority, &port);
 }
 
 // Which form the target has, and its parts. Needs the whole request line.
@@ -1911,7 +2167,7 @@ static bool hsrv_parser_form(const httpsrv_parser *p, const char *buf, httpsrv_h
         int64_t port;
         out->form = HTTPSRV_FORM_AUTHORITY;
         out->authority = target;
-        return hsrv_text_authority_valid(target, &port) && port > 0;
+        return hsrv_text_authority_valid(buf, target, &port) && port > 0;
     }
     if (target.len == 1 && target.ptr[0] == '*') {
         out->form = HTTPSRV_FORM_ASTERISK;
@@ -1963,9 +2219,9 @@ static int hsrv_parser_version(httpsrv_parser *p, const char *buf, size_t len, h
 
 // ---- fields that the protocol itself depends on ----
 
-static int hsrv_parser_on_host(httpsrv_parser *p, httpsrv_str value) {
+static int hsrv_parser_on_host(httpsrv_parser *p, const char *buf, httpsrv_str value) {
     int64_t port;
-    if ((p->seen & HSRV_SEEN_HOST) || !hsrv_text_authority_valid(value, &port)) {
+    if ((p->seen & HSRV_SEEN_HOST) || !hsrv_text_authority_valid(buf, value, &port)) {
         return hsrv_parser_fail(p, HTTPSRV_LOG_BAD_HOST);
     }
     p->seen |= HSRV_SEEN_HOST;
@@ -2042,11 +2298,17 @@ static int hsrv_parser_on_expect(httpsrv_parser *p, httpsrv_str value) {
     return 1;
 }
 
-// Recognises a name by its length first: most fields of a request end here after one comparison.
-static int hsrv_parser_known_field(httpsrv_parser *p, httpsrv_str name, httpsrv_str value) {
+// Whether a name may be one that the protocol depends on: no two of these have the same length.
+static inline bool hsrv_parser_maybe_known(httpsrv_str name) {
+    static const char first_letters[] = "....h.eu..c.c.c..t.............."; // by length
+    return first_letters[name.len & 31] == (name.ptr[0] | 0x20);
+}
+
+static __attribute__((noinline)) int hsrv_parser_known_field(httpsrv_parser *p, const char *buf, httpsrv_str name,
+                                                             httpsrv_str value) {
 #define HSRV_IS(literal) hsrv_text_name_is(name, literal, sizeof(literal) - 1)
     switch (name.len) {
-    case 4: return HSRV_IS("host") ? hsrv_parser_on_host(p, value) : 1;
+    case 4: return HSRV_IS("host") ? hsrv_parser_on_host(p, buf, value) : 1;
     case 6: return HSRV_IS("expect") ? hsrv_parser_on_expect(p, value) : 1;
     case 7:
         if (HSRV_IS("upgrade")) p->seen |= HSRV_SEEN_UPGRADE;
@@ -2101,10 +2363,7 @@ static int hsrv_parser_trailer_field(httpsrv_parser *p, httpsrv_str name) {
 // ---- fields ----
 
 static int hsrv_parser_name(httpsrv_parser *p, const char *buf, size_t len) {
-    size_t i = p->pos;
-    while (i < len && hsrv_text_is(buf[i], HSRV_TOKEN)) {
-        i++;
-    }
+    const size_t i = (size_t)(hsrv_text_token_end(buf, buf + p->pos, buf + len) - buf);
     p->pos = (uint32_t)i;
     if (i == len) return 0;
     if (buf[i] == '\r' && i == p->mark) {
@@ -2132,7 +2391,7 @@ static int hsrv_parser_space(httpsrv_parser *p, const char *buf, size_t len) {
 }
 
 static int hsrv_parser_value(httpsrv_parser *p, const char *buf, size_t len) {
-    p->pos = (uint32_t)(hsrv_text_value_end(buf + p->pos, buf + len) - buf);
+    p->pos = (uint32_t)(hsrv_text_value_end(buf, buf + p->pos, buf + len) - buf);
     if (p->pos == len) return 0;
     if (buf[p->pos] != '\r') return hsrv_parser_fail(p, HTTPSRV_LOG_BAD_FIELD);
     p->pos++;
@@ -2151,7 +2410,7 @@ static int hsrv_parser_value_lf(httpsrv_parser *p, const char *buf, size_t len, 
     field->name = hsrv_text_view(buf + p->name_at, p->name_len);
     field->value = hsrv_text_view(buf + p->mark, end - p->mark);
     const int ok = p->phase == HTTPSRV_PHASE_TRAILERS ? hsrv_parser_trailer_field(p, field->name)
-                                                      : hsrv_parser_known_field(p, field->name, field->value);
+                                                      : hsrv_parser_known_field(p, buf, field->name, field->value);
     p->num_fields++;
     p->pos++;
     p->mark = p->pos;
@@ -2166,10 +2425,75 @@ static int hsrv_parser_end_lf(httpsrv_parser *p, const char *buf, size_t len) {
     return 1;
 }
 
+// Where the line breaks off that the quick way has begun: the states go on from there.
+static void hsrv_parser_stop_in(httpsrv_parser *p, int state, const char *buf, const char *mark, const char *pos) {
+    p->state = state;
+    p->mark = (uint32_t)(mark - buf);
+    p->pos = (uint32_t)(pos - buf);
+}
+
+// One line the quick way. Returns its end, or NULL where it stopped. The end is searched from the begin of the line, not
+// from the colon: a name consists of what a value may consist of, and so the two searches do not wait for each other.
+static inline const char *hsrv_parser_quick_line(httpsrv_parser *p, const char *buf, const char *line, const char *end,
+                                                 httpsrv_field *field) {
+    const char *colon = hsrv_text_token_end(buf, line, end), *cr = hsrv_text_value_end(buf, line, end);
+    if (colon == end || *colon != ':' || colon == line) {
+        hsrv_parser_stop_in(p, HSRV_HEAD_NAME, buf, line, colon);
+        return NULL;
+    }
+    const char *value = colon + 1, *last = cr;
+    while (value < cr && (*value == ' ' || *value == '\t')) {
+        value++;
+    }
+    if (end - cr < 2 || cr[0] != '\r' || cr[1] != '\n') {
+        p->name_at = (uint32_t)(line - buf);
+        p->name_len = (uint32_t)(colon - line);
+        hsrv_parser_stop_in(p, value == end ? HSRV_HEAD_SPACE : HSRV_HEAD_VALUE, buf, value, cr);
+        return NULL;
+    }
+    while (last > value && (unsigned char)last[-1] <= ' ') { // of a value's characters that is a blank or a tab
+        last--;
+    }
+    field->name = hsrv_text_view(line, (size_t)(colon - line));
+    field->value = hsrv_text_view(value, (size_t)(last - value));
+    return cr + 2;
+}
+
+// Where a line breaks off: 1 if it is the empty one.
+static inline int hsrv_parser_quick_end(httpsrv_parser *p, const char *line, const char *end) {
+    if (end - line < 2 || line[0] != '\r' || line[1] != '\n') return 0;
+    p->pos += 2;
+    return 1;
+}
+
+// The quick way through the lines of a head: as long as whole lines are there, all that is kept between them is where
+// the next one begins. What is not a whole, good line is left to the states, from the byte where it stopped: so no byte is
+// looked at twice here either. 1: that was all of them. 0: the states have to go on. < 0: refused.
+static int hsrv_parser_quick_lines(httpsrv_parser *p, const char *buf, const char *end, httpsrv_head *out) {
+    httpsrv_field *field = out->fields + p->num_fields;
+    const httpsrv_field *full = out->fields + p->room;
+    const char *line = buf + p->mark;
+    for (; field < full; field++) {
+        const char *next = hsrv_parser_quick_line(p, buf, line, end, field);
+        if (!next) return hsrv_parser_quick_end(p, line, end);
+        if (hsrv_parser_maybe_known(field->name)) {
+            const int step = hsrv_parser_known_field(p, buf, field->name, field->value);
+            if (step < 0) return step;
+        }
+        p->num_fields++;
+        line = next;
+    }
+    hsrv_parser_stop_in(p, HSRV_HEAD_NAME, buf, line, line);
+    return 0;
+}
+
 // Lines of fields up to the empty one.
 static int hsrv_parser_fields(httpsrv_parser *p, const char *buf, size_t len, httpsrv_head *out) {
     for (;;) {
-        int step;
+        int step = 0;
+        const bool at_line = p->state == HSRV_HEAD_NAME && p->pos == p->mark;
+        if (at_line && p->phase == HTTPSRV_PHASE_HEAD) step = hsrv_parser_quick_lines(p, buf, buf + len, out);
+        if (step != 0) return step;
         switch (p->state) {
         case HSRV_HEAD_NAME:
             step = hsrv_parser_name(p, buf, len);
@@ -2193,6 +2517,38 @@ static int hsrv_parser_fields(httpsrv_parser *p, const char *buf, size_t len, ht
     }
 }
 
+// The quick way through a request line: GET, a path and perhaps a query, HTTP/1.1, all there. Whatever is not like that
+// is left to the states, from the byte where it stopped.
+static void hsrv_parser_quick_first_line(httpsrv_parser *p, const char *buf, const char *end, httpsrv_head *out) {
+    static const char version[] = " HTTP/1.1\r\n";
+    const ptrdiff_t version_len = sizeof version - 1;
+    const char *line = buf + p->mark, *target = line + 4, *query = NULL;
+    if (end - line < 5 || memcmp(line, "GET /", 5) != 0 || p->max_uri < 3) return; // the limit is the method's as well
+    const char *stop = hsrv_text_path_end(buf, target, end);
+    if (stop < end && *stop == '?') {
+        query = stop + 1;
+        stop = hsrv_text_path_end(buf, query, end);
+    }
+    p->method_at = p->mark;
+    p->method_len = 3;
+    p->target_at = (uint32_t)(target - buf);
+    p->target_len = (uint32_t)(stop - target);
+    p->query_at = query ? (uint32_t)(query - buf) : 0;
+    if (end - stop < version_len || memcmp(stop, version, (size_t)version_len) != 0 || p->target_len > p->max_uri) {
+        hsrv_parser_stop_in(p, HSRV_HEAD_TARGET, buf, target, stop);
+        return;
+    }
+    p->version_minor = 1;
+    out->form = HTTPSRV_FORM_ORIGIN;
+    out->method = hsrv_text_view(line, 3);
+    out->method_id = HTTPSRV_METHOD_GET;
+    out->target = hsrv_text_view(target, p->target_len);
+    out->path = hsrv_text_view(target, query ? (size_t)(query - 1 - target) : p->target_len);
+    out->query = query ? hsrv_text_view(query, (size_t)(stop - query)) : hsrv_text_absent();
+    out->authority = hsrv_text_absent();
+    hsrv_parser_stop_in(p, HSRV_HEAD_NAME, buf, stop + version_len, stop + version_len);
+}
+
 static int hsrv_parser_first_line(httpsrv_parser *p, const char *buf, size_t len, httpsrv_head *out) {
     int step = 1;
     switch (p->state) {
@@ -2206,6 +2562,7 @@ static int hsrv_parser_first_line(httpsrv_parser *p, const char *buf, size_t len
         break;
     default: break;
     }
+    if (p->state == HSRV_HEAD_METHOD && p->pos == p->mark) hsrv_parser_quick_first_line(p, buf, buf + len, out);
     if (p->state == HSRV_HEAD_METHOD) step = hsrv_parser_method(p, buf, len);
     if (step > 0 && p->state == HSRV_HEAD_TARGET) step = hsrv_parser_target(p, buf, len);
     if (step > 0 && p->state == HSRV_HEAD_VERSION) step = hsrv_parser_version(p, buf, len, out);

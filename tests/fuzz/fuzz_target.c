@@ -127,7 +127,7 @@ static void target_try_decode(httpsrv_str text) {
 static void target_try_authority(httpsrv_str text) {
     httpsrv_str block = target_block(text);
     int64_t port = -2;
-    bool valid = hsrv_text_authority_valid(block, &port);
+    bool valid = hsrv_text_authority_valid(block.ptr, block, &port);
     CHECK_INT(valid, is_authority(text, false));
     if (valid) {
         CHECK(port >= -1 && port <= 65535);
