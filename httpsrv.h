@@ -65,10 +65,14 @@
 //
 //     400  request line, field or Host malformed; bare CR or LF; obs-fold; lengths and codings that contradict each
 //          other or themselves; chunks, chunk extensions or trailers malformed or too long; a path above the root
-//     408  head or body not in time              413  body larger than the route allows (before it is read)
+//     408  head or body not in time, too slow    413  body larger than the route allows (before it is read)
 //     414  request target too long               431  head too large or with too many fields (never truncated)
 //     417  unknown expectation                   501  unknown method, unknown transfer coding
 //     503  queue full, too many connections, out of memory          505  a major version other than 1
+//
+//     A client that is slower than min_rate while it takes an answer is reset. Targets are judged where they end: a bad
+//     escape in one is found once the whole target is there. Of CONNECT the head's path holds the authority; port 0 is
+//     refused. Trailer fields that frame, route, authenticate or modify a request are refused (RFC 9110 section 6.5.1).
 //
 //     Each refusal has a log item and a counter with the same name, see HTTPSRV_LOG_ITEMS.
 //
@@ -78,7 +82,7 @@
 //
 // HISTORY
 //
-//     0.1.0  parser, reactors, pools, router, inline and pool handlers, drain
+//     0.1.0  parser, reactors, pools, router, inline and pool handlers, drain, limits by address and speed
 
 #ifndef HTTPSRV_H
 #define HTTPSRV_H
