@@ -264,8 +264,15 @@ TEST_FN bool read_version(struct oracle *o) {
 
 // ---- fields ----
 
-// One line; *end says that it was the empty one.
-TEST_FN bool read_field(struct oracle *o, const char *item, httpsrv_field *field, bool *end) {
+// What a field too many gets.
+struct overflow {
+    int status;
+    const char *item;
+};
+
+// One line; *end says that it was the empty one. A field too many is refused where its name ends: what is wrong with
+// its value nobody looks at.
+TEST_FN bool read_field(struct oracle *o, const char *item, struct overflow full, httpsrv_field *field, bool *end) {
     const char *start = o->at;
     int byte = take(o);
     *end = byte == '\r';
@@ -275,6 +282,7 @@ TEST_FN bool read_field(struct oracle *o, const char *item, httpsrv_field *field
         if (!among(byte, ORACLE_TCHAR)) return refuse(o, 400, item);
     }
     if (o->at - start == 1) return refuse(o, 400, item);
+    if (o->head.num_fields == MAX_FIELDS) return refuse(o, full.status, full.item);
     field->name = since(o, start);
     field->name.len--;
     start = o->at;
@@ -375,13 +383,13 @@ TEST_FN bool judge_field(struct oracle *o, const httpsrv_field *field) {
 }
 
 TEST_FN bool read_fields(struct oracle *o) {
+    static const struct overflow full = {431, "HEAD_TOO_LARGE"};
     bool end = false;
     o->head.fields = o->fields;
     for (;;) {
         httpsrv_field field;
-        if (!read_field(o, "BAD_FIELD", &field, &end)) return false;
+        if (!read_field(o, "BAD_FIELD", full, &field, &end)) return false;
         if (end) return true;
-        if (o->head.num_fields == MAX_FIELDS) return refuse(o, 431, "HEAD_TOO_LARGE");
         o->fields[o->head.num_fields++] = field;
         if (!judge_field(o, &field)) return false;
     }
@@ -621,14 +629,15 @@ TEST_FN bool is_forbidden(httpsrv_str name) {
 }
 
 TEST_FN bool read_trailers(struct oracle *o) {
+    static const struct overflow full = {400, "BAD_TRAILER"};
     bool end = false;
     o->head.num_fields = 0;
     begin_section(o, ORACLE_TRAILERS, 400, "BAD_TRAILER");
     for (;;) {
         httpsrv_field field;
-        if (!read_field(o, "BAD_TRAILER", &field, &end)) return false;
+        if (!read_field(o, "BAD_TRAILER", full, &field, &end)) return false;
         if (end) break;
-        if (o->head.num_fields == MAX_FIELDS || is_forbidden(field.name)) return refuse(o, 400, "BAD_TRAILER");
+        if (is_forbidden(field.name)) return refuse(o, 400, "BAD_TRAILER");
         o->fields[o->head.num_fields++] = field;
     }
     o->section = NULL;
