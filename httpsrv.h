@@ -310,6 +310,8 @@ typedef enum httpsrv_log_level {
     X(TOO_MANY_CONNECTIONS, WARNING, "too many connections")                            \
     X(TOO_MANY_FROM_ADDRESS, WARNING, "too many connections from one address")          \
     X(QUEUE_FULL, WARNING, "queue of the pool is full")                                 \
+    X(RAN_INLINE, WARNING, "queue of the pool is full, handler runs on the reactor")    \
+    X(WAITS, WARNING, "queue of the pool is full, request waits")                       \
     X(NO_ANSWER, ERROR, "handler returned without an answer")                           \
     X(ANSWERED_TWICE, ERROR, "handler answered twice")                                  \
     X(CUT, WARNING, "cut at the end of the drain")                                      \
@@ -318,6 +320,7 @@ typedef enum httpsrv_log_level {
     X(HEAD_TIMEOUT, INFO, "head not in time")                                           \
     X(BODY_TIMEOUT, INFO, "body not in time")                                           \
     X(IDLE_TIMEOUT, DEBUG, "idle for too long")                                         \
+    X(HANDLER_TIMEOUT, WARNING, "answer not in time")                                   \
     X(WRITE_TIMEOUT, INFO, "client does not take its answer")                           \
     X(TOO_SLOW, INFO, "client slower than min_rate")                                    \
     X(BAD_REQUEST_LINE, INFO, "malformed request line")                                 \
@@ -360,9 +363,18 @@ typedef struct httpsrv_log {
 typedef struct httpsrv httpsrv;
 typedef struct httpsrv_req httpsrv_req;
 
-// Called with the request; answers it before it returns. Thread: a reactor, or a worker if the route names a pool. A
-// request whose client is lost before a worker gets to it is dropped without a call.
+// Names a request that was deferred. May be copied, kept and used on any thread for as long as the server lives, also
+// long after the request has ended: then it is stale and whatever it is used for answers HTTPSRV_GONE.
+typedef struct httpsrv_token {
+    uint64_t id; // 0: none
+} httpsrv_token;
+
+// Called with the request; answers it before it returns, or defers it. Thread: a reactor, or a worker if the route names a
+// pool. A request whose client is lost before a worker gets to it is dropped without a call.
 typedef void (*httpsrv_handler)(httpsrv_req *req, void *user);
+
+// A job, or a notice, of the application's own.
+typedef void (*httpsrv_fn)(void *arg);
 
 // realloc and free in one. new_size == 0 frees and returns NULL; ptr == NULL allocates. old_size is what was asked for
 // before. Aligned for any type. NULL means out of memory; the old block is then untouched. Thread: any, several at
@@ -395,14 +407,16 @@ typedef struct httpsrv_config {
         int headers;     // fields [100, at most 4096]
         int64_t body;    // bytes, decoded; a route may have its own [1 MB; off]
         int requests;    // per connection [off]
+        int64_t memory;  // bytes taken from the allocator, beyond which requests are refused [off]
     } max;
     struct {
-        int head;  // for the whole head, from its first byte [10000; off]
-        int body;  // between two pieces of a body [10000; off]
-        int idle;  // between two requests, or before the first [30000; off]
-        int write; // while the client takes nothing of its answer [30000; off]
-        int drain; // from httpsrv_stop (after the grace time) until what still runs is cut [10000; off: no deadline]
-        int grace; // from httpsrv_stop until accepting ends [0]
+        int head;    // for the whole head, from its first byte [10000; off]
+        int body;    // between two pieces of a body [10000; off]
+        int idle;    // between two requests, or before the first [30000; off]
+        int write;   // while the client takes nothing of its answer [30000; off]
+        int handler; // for an answer that a pool makes, or that is deferred; a route may have its own [off]
+        int drain;   // from httpsrv_stop (after the grace time) until what still runs is cut [10000; off: no deadline]
+        int grace;   // from httpsrv_stop until accepting ends [0]
     } timeout_ms;
     int64_t min_rate; // bytes per second that a client sends of a body or takes of an answer, else it is cut; measured
                       // over 10 s (HTTPSRV_RATE_PERIOD), or timeout_ms.write if shorter [128; off; at most 100 MB]
@@ -419,12 +433,21 @@ typedef struct httpsrv_config {
     } logger;
 } httpsrv_config;
 
+// What happens to a request when the queue of its pool is full.
+typedef enum httpsrv_overload {
+    HTTPSRV_OVERLOAD_REFUSE, // 503 with Retry-After, at once
+    HTTPSRV_OVERLOAD_INLINE, // its handler runs on the reactor, which must not take long
+    HTTPSRV_OVERLOAD_WAIT    // it waits for a place, and nothing more is read from its connection meanwhile
+} httpsrv_overload;
+
 typedef struct httpsrv_route_config {
     const char *pattern; // see httpsrv_on
     httpsrv_handler handler;
     void *user;
-    const char *pool; // [none: inline on the reactor]; "default" exists without being configured
-    int64_t max_body; // bytes, decoded [max.body of the server]; negative: unlimited; HTTPSRV_ZERO: no body
+    const char *pool;          // [none: inline on the reactor]; "default" exists without being configured
+    int64_t max_body;          // bytes, decoded [max.body of the server]; negative: unlimited; HTTPSRV_ZERO: no body
+    httpsrv_overload overload; // of the pool
+    int timeout_ms;            // for the answer [timeout_ms.handler of the server; off]
 } httpsrv_route_config;
 
 // A whole answer. type and fields are copied; the body too, unless release is set: then it is borrowed, without a copy,
@@ -605,6 +628,36 @@ HTTPSRV_API httpsrv_result httpsrv_replyf(httpsrv_req *req, int status, const ch
 
 // The same with everything an answer can have.
 HTTPSRV_API httpsrv_result httpsrv_reply_with(httpsrv_req *req, const httpsrv_answer *answer);
+
+// ---- answering later ----
+
+// Keeps the request open when the handler returns without an answer. The token lets any thread answer it, any time later;
+// the same one comes back if this is called again. What the handler read, and memory from httpsrv_alloc, ends with it as
+// always; httpsrv_post gives access again. Result: the token; id 0 if the request was answered already, or when out of
+// memory. A token that nobody uses keeps the connection waiting for as long as the client and timeout_ms.handler let it.
+// [holder]
+HTTPSRV_API httpsrv_token httpsrv_defer(httpsrv_req *req);
+
+// Answers a deferred request; also before its handler has returned. The answer is copied but for a body with a release
+// function, see httpsrv_answer. Fields that the handler has set come first. Of several calls, the time-out and the
+// client's leaving exactly one wins: for all others the request is gone.
+// Errors: GONE (answered, timed out, or the client has left), ARG (then another answer may follow), NOMEM (likewise). [any]
+HTTPSRV_API httpsrv_result httpsrv_finish(httpsrv *srv, httpsrv_token token, const httpsrv_answer *answer);
+
+// Runs a handler with a deferred request, on its reactor, once the one that deferred it has returned. It may read the
+// request, answer it, or return without an answer: then it stays deferred. It runs exactly once, with req == NULL if the
+// request is gone by then, so that it can free what `user` points to.
+// Errors, after which it does not run: ARG, NOMEM. [any]
+HTTPSRV_API httpsrv_result httpsrv_post(httpsrv *srv, httpsrv_token token, httpsrv_handler handler, void *user);
+
+// Has fn(arg) called, once, when nobody waits for the answer any more: the client has left, or timeout_ms.handler has
+// passed, before there was one. Called on the reactor, perhaps while the handler still runs on a worker, or from within
+// this very call if it is so already. It must not block. One for each request: a second call answers STATE. [holder]
+HTTPSRV_API httpsrv_result httpsrv_on_gone(httpsrv_req *req, httpsrv_fn fn, void *arg);
+
+// Runs fn(arg) on a thread of a pool that the configuration or a route names. Jobs that were accepted run exactly once,
+// at the latest in httpsrv_free. Errors: FULL (the queue), ARG (no such pool). [any]
+HTTPSRV_API httpsrv_result httpsrv_submit(httpsrv *srv, const char *pool, httpsrv_fn fn, void *arg);
 
 // ---- the parser alone: no allocation, no I/O, no callbacks. [any], one thread at a time for each parser ----
 
@@ -1639,7 +1692,8 @@ static httpsrv_log_level hsrv_log_item_level(httpsrv_log_item item) {
 typedef struct hsrv_memory {
     httpsrv_realloc fn;
     void *user;
-    size_t used; // bytes; any thread, relaxed: a figure to report, nothing is ordered by it
+    size_t used; // bytes; any thread, relaxed: nothing is ordered by it
+    size_t most; // bytes: the budget
 } hsrv_memory;
 
 static void *hsrv_memory_default(void *user, void *ptr, size_t old_size, size_t new_size) {
@@ -1654,14 +1708,25 @@ static void hsrv_memory_init(hsrv_memory *memory, httpsrv_realloc fn, void *user
     memory->fn = fn ? fn : hsrv_memory_default;
     memory->user = user;
     memory->used = 0;
+    memory->most = SIZE_MAX;
+}
+
+// Takes from the budget what a block grows by; false if there is not enough. [any]
+static bool hsrv_memory_spend(hsrv_memory *memory, size_t more) {
+    const size_t used = __atomic_add_fetch(&memory->used, more, __ATOMIC_RELAXED);
+    if (used <= memory->most) return true;
+    __atomic_fetch_sub(&memory->used, more, __ATOMIC_RELAXED);
+    return false;
 }
 
 // NULL when out of memory: then ptr is as it was.
 static void *hsrv_memory_resize(hsrv_memory *memory, void *ptr, size_t old_size, size_t new_size) {
     if (new_size > (size_t)PTRDIFF_MAX) return NULL;
+    const size_t more = new_size > old_size ? new_size - old_size : 0;
+    if (more > 0 && !hsrv_memory_spend(memory, more)) return NULL;
     void *block = memory->fn(memory->user, ptr, old_size, new_size);
-    if (!block && new_size > 0) return NULL;
-    __atomic_fetch_add(&memory->used, new_size - old_size, __ATOMIC_RELAXED);
+    const size_t back = !block && new_size > 0 ? more : old_size - (new_size - more);
+    if (back > 0) __atomic_fetch_sub(&memory->used, back, __ATOMIC_RELAXED);
     return block;
 }
 
@@ -2842,7 +2907,7 @@ static bool hsrv_queue_push(hsrv_queue *queue, void (*fn)(void *), void *arg) {
     size_t pos = __atomic_load_n(&queue->head, __ATOMIC_RELAXED);
     for (;;) {
         hsrv_cell *cell = &queue->cells[pos & queue->mask];
-        const size_t sequence = __atomic_load_n(&cell->sequence, __ATOMIC_ACQUIRE);
+        const size_t sequence = __atomic_load_n(&cell->sequence, __ATOMIC_SEQ_CST);
         const ptrdiff_t ahead = (ptrdiff_t)(sequence - pos);
         if (ahead < 0) return false;
         if (ahead > 0) {
@@ -2859,6 +2924,8 @@ static bool hsrv_queue_push(hsrv_queue *queue, void (*fn)(void *), void *arg) {
 }
 
 // False when empty, or when the next cell's producer has not published it yet. [any]
+// The cell is given back by a sequentially consistent store, because a consumer goes on to look whether somebody waits for
+// room, see hsrv_pool_step.
 static bool hsrv_queue_pop(hsrv_queue *queue, void (**fn)(void *), void **arg) {
     size_t pos = __atomic_load_n(&queue->tail, __ATOMIC_RELAXED);
     for (;;) {
@@ -2874,7 +2941,7 @@ static bool hsrv_queue_pop(hsrv_queue *queue, void (**fn)(void *), void **arg) {
             continue;
         *fn = cell->fn;
         *arg = cell->arg;
-        __atomic_store_n(&cell->sequence, pos + queue->mask + 1, __ATOMIC_RELEASE);
+        __atomic_store_n(&cell->sequence, pos + queue->mask + 1, __ATOMIC_SEQ_CST);
         return true;
     }
 }
@@ -2953,6 +3020,9 @@ typedef struct hsrv_pool {
     int want_threads;
     char name[32];
     hsrv_queue queue;
+    void (*room)(void *arg); // called on a worker when somebody wants room and there is some again
+    void *room_arg;
+    uint32_t wanted;   // 1: somebody does; any thread
     uint32_t parked;   // any thread, see above
     uint32_t tickets;  // futex word; any thread
     uint32_t stopping; // set once by hsrv_pool_stop
@@ -2998,6 +3068,16 @@ static bool hsrv_pool_submit(hsrv_pool *pool, void (*fn)(void *), void *arg) {
     return true;
 }
 
+static void hsrv_pool_tell_room(hsrv_pool *pool) {
+    if (__atomic_exchange_n(&pool->wanted, 0u, __ATOMIC_SEQ_CST) != 0) pool->room(pool->room_arg);
+}
+
+// Whoever found the ring full says so and must then try once more: a worker gives a cell back before it looks at the word.
+// All four are sequentially consistent operations, so at least one of the two sees the other. [any]
+static void hsrv_pool_want_room(hsrv_pool *pool) {
+    __atomic_store_n(&pool->wanted, 1u, __ATOMIC_SEQ_CST);
+}
+
 // Runs one job if there is one. A worker that leaves more behind wakes a colleague: the producer of that job may have
 // found its cell not yet readable for anybody, behind one whose producer stalled. [worker]
 static bool hsrv_pool_step(hsrv_pool *pool) {
@@ -3006,6 +3086,7 @@ static bool hsrv_pool_step(hsrv_pool *pool) {
     if (!hsrv_queue_pop(&pool->queue, &fn, &arg)) return false;
     if (__atomic_load_n(&pool->parked, __ATOMIC_RELAXED) > 0 && hsrv_queue_ready(&pool->queue))
         hsrv_pool_wake_one(pool);
+    if (__atomic_load_n(&pool->wanted, __ATOMIC_SEQ_CST) != 0) hsrv_pool_tell_room(pool);
     fn(arg);
     return true;
 }
@@ -3096,9 +3177,12 @@ typedef struct hsrv_route {
     httpsrv_method_id method_id;
     httpsrv_handler handler;
     void *user;
-    char *pool_name;  // owned; NULL: inline
-    hsrv_pool *pool;  // set at listen
+    char *pool_name; // owned; NULL: inline
+    hsrv_pool *pool; // set at listen
+    int pool_number; // of srv->pools
+    httpsrv_overload overload;
     int64_t max_body; // as configured, set to bytes or -1 for unlimited at listen
+    int timeout_ms;   // likewise, -1: off
     int num_params;
     httpsrv_str params[HTTPSRV_MAX_PARAMS]; // names, in the order of the path
 } hsrv_route;
@@ -3160,11 +3244,58 @@ typedef struct hsrv_answer {
 //      -> STAGED worker: it waits in the request until the baton is back
 typedef enum hsrv_answer_state { HSRV_ANSWER_NONE, HSRV_ANSWER_STAGED, HSRV_ANSWER_SENT } hsrv_answer_state;
 
-// The claim word says what has come back of a request that left its reactor. Who adds the last bit that is missing
-// posts the request: the return of the handler, unless it deferred; then the finish, whichever comes second.
-#define HSRV_CLAIM_RETURNED 1u
-#define HSRV_CLAIM_DEFERRED 2u
-#define HSRV_CLAIM_FINISHED 4u
+// A request that leaves its loop - to a pool, or deferred - has a place in the loop's table, which stays for good while
+// requests come and go. Its cell holds a generation, which with the number of loop and place makes the token, and says who
+// may answer:
+//
+//            leaves its loop           reply, finish                      comes home
+//   CLOSED --------------------> OPEN ---------------> CLAIMED -----------------------> CLOSED, next generation
+//                                 | ^------------------/   |                               ^
+//                                 |     out of memory      | the client leaves             |
+//                                 |                        v                               |
+//                                 |                      DOOMED ---------------------------|
+//                                 \-- the client leaves, or the time is up: CLOSED --------|
+//
+// The one compare-and-swap from OPEN decides between answer, time-out and disconnect, for good or until it is undone for
+// want of memory; that an answer for DOOMED cannot be undone brings the request home all the same.
+typedef enum hsrv_place_state {
+    HSRV_PLACE_CLOSED,
+    HSRV_PLACE_OPEN,
+    HSRV_PLACE_CLAIMED,
+    HSRV_PLACE_DOOMED
+} hsrv_place_state;
+
+#define HSRV_GENERATIONS 0x3fffffffu // of a place; one that has had them all is not used any more
+
+typedef struct hsrv_place {
+    uint32_t cell;    // generation * 4 + hsrv_place_state; any thread
+    uint32_t next;    // free list of the loop
+    httpsrv_req *req; // who has it; does not change while the cell is not CLOSED
+} hsrv_place;
+
+// The table grows by chunks that are each twice as large as the one before and never move.
+#define HSRV_FIRST_PLACES 64u
+#define HSRV_PLACE_CHUNKS 16u // 64 * (2^16 - 1) places
+#define HSRV_LOOP_SHIFT   22u // of the loop's number in a token
+
+// The claim word of a request that has left its loop says what of it has come back. Whoever makes it due brings it home:
+// the return of the handler, unless it deferred; then a finish, or the loop that gives up. POSTED says that it is on its
+// way, so that nobody else puts the one message of the request into the inbox as well.
+#define HSRV_CLAIM_RETURNED 1u  // the handler
+#define HSRV_CLAIM_DEFERRED 2u  // it left without an answer
+#define HSRV_CLAIM_FINISHED 4u  // an answer is there, or none will come
+#define HSRV_CLAIM_WANTED   8u  // a post waits for the return of the handler
+#define HSRV_CLAIM_POSTED   16u // the message is in the inbox
+
+// An answer from httpsrv_finish: in one block with its fields and texts.
+typedef struct hsrv_delivery {
+    size_t size;
+    hsrv_answer answer;
+} hsrv_delivery;
+
+// Bits of httpsrv_req.gone. Whoever sets the second of the two calls gone_fn.
+#define HSRV_GONE_SET     1u // nobody waits for the answer any more
+#define HSRV_GONE_WATCHED 2u // gone_fn is there
 
 #define HSRV_MAX_SERVER_TRAILERS 32 // fields of a trailer section
 
@@ -3188,6 +3319,10 @@ struct httpsrv_req {
     hsrv_answer answer;
     hsrv_answer_state answered;
     bool answered_twice; // somebody tried
+    bool shared;         // its place is open: an answer has to claim it
+    bool deferred;       // httpsrv_defer was called
+    httpsrv_fn gone_fn;  // read by the loop once HSRV_GONE_WATCHED is set
+    void *gone_arg;
 #ifdef HTTPSRV_DEBUG
     pthread_t holder; // while `held`
     bool held;
@@ -3197,15 +3332,30 @@ struct httpsrv_req {
     httpsrv_str peer_text;
 
     // The loop's part.
-    hsrv_conn *conn;          // who waits for it while a worker has it; NULL for an orphan, whose connection is gone
-    struct httpsrv_req *next; // in the loop's free list
+    hsrv_conn *conn;          // who waits for it while it is away; NULL for an orphan, whose connection is gone
+    struct httpsrv_req *next; // in the loop's free list, or in its list for a pool without room
+    bool away;                // has left the loop, and has not been brought home
+    bool given_up;            // nobody waits for its answer any more
+    hsrv_place *place;        // in the loop's table; NULL when out of memory
+    uint32_t place_number;
+    struct hsrv_post *posts, **posts_end; // handlers that wait for the return of the first one
     httpsrv_head trailers;
 
     // The shared part: named atomics and the message that brings the request home.
-    hsrv_message message; // next: the inbox
-    uint32_t claim;       // HSRV_CLAIM_ bits; the holder and whoever finishes
-    uint32_t gone;        // 1 once the client was lost; the loop writes, the holder reads; relaxed, it orders nothing
+    hsrv_message message;    // next: the inbox
+    uint32_t claim;          // HSRV_CLAIM_ bits
+    uint32_t gone;           // HSRV_GONE_ bits; the loop sets GONE once nobody waits for the answer
+    hsrv_delivery *delivery; // written by whoever has claimed the place, before FINISHED is set
 };
+
+// A handler from httpsrv_post on its way to the loop.
+typedef struct hsrv_post {
+    hsrv_message message;
+    struct hsrv_post *next; // of the same request
+    httpsrv_token token;
+    httpsrv_handler handler;
+    void *user;
+} hsrv_post;
 
 // ---- connection: of one loop for its whole life ----
 
@@ -3292,6 +3442,7 @@ typedef enum hsrv_ring {
     HSRV_RING_BODY,
     HSRV_RING_WRITE,
     HSRV_RING_LINGER,
+    HSRV_RING_HANDLER,
     HSRV_RINGS
 } hsrv_ring;
 
@@ -3330,7 +3481,10 @@ typedef struct hsrv_wheel {
 // straight to DONE. In GRACE everything works but answers say close; in DRAIN nothing new is accepted.
 typedef enum hsrv_loop_phase { HSRV_LOOP_RUN, HSRV_LOOP_GRACE, HSRV_LOOP_DRAIN, HSRV_LOOP_DONE } hsrv_loop_phase;
 
-typedef enum hsrv_message_kind { HSRV_MESSAGE_RETURNED } hsrv_message_kind;
+typedef enum hsrv_message_kind {
+    HSRV_MESSAGE_RETURNED, // a httpsrv_req
+    HSRV_MESSAGE_POST      // a hsrv_post
+} hsrv_message_kind;
 
 // Written by the loop, read by any thread.
 typedef struct hsrv_counters {
@@ -3361,6 +3515,10 @@ struct hsrv_loop {
     hsrv_conn *closing;
     httpsrv_req *spare_requests;
     uint32_t num_spare, num_orphans;
+    hsrv_place *places[HSRV_PLACE_CHUNKS]; // any thread reads; the loop sets each once, with release
+    uint32_t num_places, free_places;
+    httpsrv_req *waiting[HTTPSRV_MAX_POOLS + 1], *waiting_last[HTTPSRV_MAX_POOLS + 1]; // for room in a pool
+    uint32_t starved; // 1 while there are any; any thread reads
     size_t request_size;
     hsrv_regex *regexes; // compiled for this loop alone: the C library locks an expression while it is used
     hsrv_wheel wheels[HSRV_RINGS];
@@ -3429,6 +3587,7 @@ struct httpsrv {
     int num_loops;
     hsrv_pool *pools[HTTPSRV_MAX_POOLS + 1]; // and the implicit "default"
     int num_pools;
+    int shortest_timeout_ms; // for an answer, of all routes; -1: off everywhere
     hsrv_tally tally;
     // the owner's
     hsrv_server_state state;
@@ -4199,9 +4358,69 @@ static void hsrv_loop_close_fd(int *fd) {
     *fd = -1;
 }
 
+// ---- places of requests ----
+
+// Which chunk a place is in, and its number there: the chunks before hold 64, 128, 256, ...
+static uint32_t hsrv_loop_place_chunk(uint32_t number, uint32_t *at) {
+    const uint32_t chunk = 31u - (uint32_t)__builtin_clz(number / HSRV_FIRST_PLACES + 1);
+    *at = number - HSRV_FIRST_PLACES * ((1u << chunk) - 1);
+    return chunk;
+}
+
+// NULL if there never was a place of that number. [any]
+static hsrv_place *hsrv_loop_place(const hsrv_loop *loop, uint32_t number) {
+    uint32_t at;
+    const uint32_t chunk = hsrv_loop_place_chunk(number, &at);
+    if (chunk >= HSRV_PLACE_CHUNKS) return NULL;
+    hsrv_place *places = __atomic_load_n(&loop->places[chunk], __ATOMIC_ACQUIRE);
+    return places ? places + at : NULL;
+}
+
+static bool hsrv_loop_add_places(hsrv_loop *loop, uint32_t chunk) {
+    if (chunk >= HSRV_PLACE_CHUNKS) return false;
+    const size_t count = (size_t)HSRV_FIRST_PLACES << chunk;
+    hsrv_place *places = (hsrv_place *)hsrv_memory_take_zeroed(&loop->srv->memory, count * sizeof *places);
+    if (!places) return false;
+    for (size_t i = 0; i < count; i++) {
+        places[i].cell = 1u << 2 | HSRV_PLACE_CLOSED; // no token is 0
+    }
+    __atomic_store_n(&loop->places[chunk], places, __ATOMIC_RELEASE);
+    return true;
+}
+
+// Gives a request a place; false when out of memory.
+static bool hsrv_loop_take_place(hsrv_loop *loop, httpsrv_req *req) {
+    uint32_t at, number = loop->free_places;
+    if (number == HSRV_NONE) {
+        const uint32_t chunk = hsrv_loop_place_chunk(loop->num_places, &at);
+        if (at == 0 && !hsrv_loop_add_places(loop, chunk)) return false;
+        number = loop->num_places++;
+    } else {
+        loop->free_places = hsrv_loop_place(loop, number)->next;
+    }
+    req->place = hsrv_loop_place(loop, number);
+    req->place_number = number;
+    req->place->req = req;
+    return true;
+}
+
+static void hsrv_loop_free_places(hsrv_loop *loop) {
+    for (uint32_t i = 0; i < HSRV_PLACE_CHUNKS; i++) {
+        const size_t count = (size_t)HSRV_FIRST_PLACES << i;
+        hsrv_memory_give(&loop->srv->memory, loop->places[i], count * sizeof(hsrv_place));
+    }
+}
+
+// The place of a request whose memory goes is free for another one.
 static void hsrv_loop_free_request(hsrv_loop *loop, httpsrv_req *req) {
+    if (req->place) {
+        req->place->next = loop->free_places;
+        loop->free_places = req->place_number;
+    }
     hsrv_memory_give(&loop->srv->memory, req, loop->request_size);
 }
+
+// ---- life ----
 
 static void hsrv_loop_free(hsrv_loop *loop) {
     hsrv_memory *memory = &loop->srv->memory;
@@ -4210,6 +4429,7 @@ static void hsrv_loop_free(hsrv_loop *loop) {
         loop->spare_requests = req->next;
         hsrv_loop_free_request(loop, req);
     }
+    hsrv_loop_free_places(loop);
     hsrv_router_regexes_free(&loop->srv->router, memory, loop->regexes);
     hsrv_memory_slab_free(&loop->conns);
     hsrv_memory_give(memory, loop->input, HTTPSRV_READ_BUFFER);
@@ -4236,6 +4456,7 @@ static void hsrv_loop_init_wheels(hsrv_loop *loop) {
     hsrv_loop_init_rated_wheel(loop, HSRV_RING_BODY, config->timeout_ms.body);
     hsrv_loop_init_rated_wheel(loop, HSRV_RING_WRITE, config->timeout_ms.write);
     hsrv_timers_init(&loop->wheels[HSRV_RING_LINGER], HSRV_LINGER_MS, loop->now);
+    hsrv_timers_init(&loop->wheels[HSRV_RING_HANDLER], loop->srv->shortest_timeout_ms, loop->now);
 }
 
 static bool hsrv_loop_take_buffers(hsrv_loop *loop, uint32_t max_conns) {
@@ -4270,6 +4491,7 @@ static hsrv_loop *hsrv_loop_new(httpsrv *srv, int number, uint32_t max_conns, ht
     loop->srv = srv;
     loop->number = number;
     loop->epfd = loop->wakefd = loop->reservefd = -1;
+    loop->free_places = HSRV_NONE;
     for (int i = 0; i < HTTPSRV_MAX_LISTENERS; i++) {
         loop->listeners[i] = -1;
     }
@@ -4363,12 +4585,16 @@ static httpsrv_req *hsrv_loop_take_request(hsrv_loop *loop) {
     char *memory = (char *)req + loop->request_size - HTTPSRV_REQUEST_MEMORY;
     hsrv_memory_arena_init(&req->arena, &loop->srv->memory, memory, HTTPSRV_REQUEST_MEMORY);
     req->answer.headers_end = &req->answer.headers;
-    return req;
+    req->posts_end = &req->posts;
+    req->message.kind = HSRV_MESSAGE_RETURNED;
+    if (hsrv_loop_take_place(loop, req)) return req;
+    hsrv_loop_free_request(loop, req);
+    return NULL;
 }
 
 // The request's own resources are gone already, see hsrv_request_release.
 static void hsrv_loop_give_request(hsrv_loop *loop, httpsrv_req *req) {
-    if (loop->num_spare == HSRV_SPARE_REQUESTS) {
+    if (loop->num_spare == HSRV_SPARE_REQUESTS || !req->place) {
         hsrv_loop_free_request(loop, req);
         return;
     }
@@ -4401,8 +4627,162 @@ static inline void hsrv_request_assert_held(const httpsrv_req *req) {
 #endif
 }
 
+// ---- who may answer: the place of a request ----
+
+// The place that a token names; NULL if there is none. That its generation is still the token's is not said. [any]
+static hsrv_place *hsrv_request_find_place(const httpsrv *srv, httpsrv_token token) {
+    hsrv_loop *const *loops = __atomic_load_n(&srv->wake, __ATOMIC_ACQUIRE);
+    const uint32_t low = (uint32_t)token.id, loop = low >> HSRV_LOOP_SHIFT;
+    if (!loops || loop >= (uint32_t)srv->config.reactors) return NULL;
+    return hsrv_loop_place(loops[loop], low & ((1u << HSRV_LOOP_SHIFT) - 1));
+}
+
+static httpsrv_token hsrv_request_token(const httpsrv_req *req) {
+    const uint32_t generation = __atomic_load_n(&req->place->cell, __ATOMIC_RELAXED) >> 2;
+    httpsrv_token token;
+    token.id = (uint64_t)generation << 32 | (uint32_t)req->loop->number << HSRV_LOOP_SHIFT | req->place_number;
+    return token;
+}
+
+// A compare-and-swap within one generation. What a thread has done to a request before is seen by whoever takes over.
+static bool hsrv_request_swap(hsrv_place *place, uint32_t generation, hsrv_place_state from, hsrv_place_state to) {
+    uint32_t cell = generation << 2 | (uint32_t)from;
+    return __atomic_compare_exchange_n(&place->cell, &cell, generation << 2 | (uint32_t)to, false, __ATOMIC_ACQ_REL,
+                                       __ATOMIC_ACQUIRE);
+}
+
+static uint32_t hsrv_request_generation(const httpsrv_req *req) {
+    return __atomic_load_n(&req->place->cell, __ATOMIC_RELAXED) >> 2;
+}
+
+// [holder]
+static void hsrv_request_open_place(httpsrv_req *req) {
+    req->shared = true;
+    __atomic_store_n(&req->place->cell, hsrv_request_generation(req) << 2 | HSRV_PLACE_OPEN, __ATOMIC_RELEASE);
+}
+
+// Nobody can have a token: closed again, within the same generation. [loop]
+static void hsrv_request_close_place(httpsrv_req *req) {
+    req->shared = false;
+    __atomic_store_n(&req->place->cell, hsrv_request_generation(req) << 2 | HSRV_PLACE_CLOSED, __ATOMIC_RELAXED);
+}
+
+// Makes all tokens stale. A place that has had all its generations is left for good, and the request goes without. [loop]
+static void hsrv_request_renew_place(httpsrv_req *req) {
+    const uint32_t generation = hsrv_request_generation(req);
+    const bool worn_out = generation == HSRV_GENERATIONS;
+    __atomic_store_n(&req->place->cell, (worn_out ? generation : generation + 1) << 2 | HSRV_PLACE_CLOSED,
+                     __ATOMIC_RELEASE);
+    if (worn_out) req->place = NULL;
+}
+
+// ---- coming home: the claim word ----
+
+// Adds bits. True if the caller has to bring the request home: it is due, and nobody else is about to. Its release and
+// acquire hand over what was written to the request. [any]
+static bool hsrv_request_add_claim(httpsrv_req *req, uint32_t bits) {
+    uint32_t claim = __atomic_load_n(&req->claim, __ATOMIC_RELAXED), next;
+    bool due;
+    do {
+        next = claim | bits;
+        const bool stays = (next & HSRV_CLAIM_DEFERRED) && !(next & (HSRV_CLAIM_FINISHED | HSRV_CLAIM_WANTED));
+        due = (next & HSRV_CLAIM_RETURNED) && !stays && !(next & HSRV_CLAIM_POSTED);
+        if (due) next |= HSRV_CLAIM_POSTED;
+    } while (!__atomic_compare_exchange_n(&req->claim, &claim, next, true, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
+    return due;
+}
+
+// The loop has the request's message, or was told that it is due. Whether it is home for good: then nobody else has it.
+static bool hsrv_request_arrive(httpsrv_req *req) {
+    const uint32_t claim = __atomic_fetch_and(&req->claim, ~(HSRV_CLAIM_POSTED | HSRV_CLAIM_WANTED), __ATOMIC_ACQ_REL);
+    if ((claim & HSRV_CLAIM_DEFERRED) && !(claim & HSRV_CLAIM_FINISHED)) return false;
+    req->away = false;
+    return true;
+}
+
+// An answer that had claimed the request comes to nothing. If the client has left meanwhile there is no way back. [any]
+static void hsrv_request_unclaim(httpsrv_req *req) {
+    if (hsrv_request_swap(req->place, hsrv_request_generation(req), HSRV_PLACE_CLAIMED, HSRV_PLACE_OPEN)) return;
+    if (hsrv_request_add_claim(req, HSRV_CLAIM_FINISHED)) hsrv_loop_post(req->loop, &req->message);
+}
+
+// Leaves the loop: from here on the answer, the client's leaving and the end of its time compete. [loop]
+static void hsrv_request_depart(hsrv_loop *loop, httpsrv_req *req, hsrv_conn *c) {
+    c->stamp = (uint32_t)loop->now;
+    req->away = true;
+    req->conn = c;
+    if (!req->shared) hsrv_request_open_place(req);
+}
+
+// Does not leave after all. [loop]
+static void hsrv_request_stay(httpsrv_req *req) {
+    req->away = false;
+    req->conn = NULL;
+    hsrv_request_close_place(req);
+}
+
+// Takes the right to answer away from everybody, if nobody has used it yet. [loop]
+static bool hsrv_request_revoke(httpsrv_req *req) {
+    return hsrv_request_swap(req->place, hsrv_request_generation(req), HSRV_PLACE_OPEN, HSRV_PLACE_CLOSED);
+}
+
+// Nobody waits for the answer any more, and nobody may give one: if that brings the request home, it is. [loop]
+static void hsrv_request_abandon(httpsrv_req *req) {
+    req->given_up = true;
+    const uint32_t gone = __atomic_fetch_or(&req->gone, HSRV_GONE_SET, __ATOMIC_ACQ_REL);
+    if (gone & HSRV_GONE_WATCHED) req->gone_fn(req->gone_arg);
+    if (hsrv_request_add_claim(req, HSRV_CLAIM_FINISHED)) hsrv_request_arrive(req);
+}
+
+// The client has left. An answer that was claimed in time is brought home by whoever makes it. [loop]
+static void hsrv_request_give_up(httpsrv_req *req) {
+    const uint32_t generation = hsrv_request_generation(req);
+    for (;;) {
+        if (hsrv_request_revoke(req)) {
+            hsrv_request_abandon(req);
+            return;
+        }
+        if (hsrv_request_swap(req->place, generation, HSRV_PLACE_CLAIMED, HSRV_PLACE_DOOMED)) break;
+    }
+    req->given_up = true;
+    const uint32_t gone = __atomic_fetch_or(&req->gone, HSRV_GONE_SET, __ATOMIC_ACQ_REL);
+    if (gone & HSRV_GONE_WATCHED) req->gone_fn(req->gone_arg);
+}
+
+// ---- life ----
+
+static void hsrv_request_drop_delivery(httpsrv_req *req) {
+    hsrv_delivery *delivery = req->delivery;
+    if (!delivery) return;
+    req->delivery = NULL;
+    if (delivery->answer.release) delivery->answer.release(delivery->answer.release_arg);
+    hsrv_memory_give(req->arena.memory, delivery, delivery->size);
+}
+
+// The handlers that still wait for the request get none. [loop]
+static void hsrv_request_drop_posts(httpsrv_req *req) {
+    while (req->posts) {
+        hsrv_post *post = req->posts;
+        req->posts = post->next;
+        post->handler(NULL, post->user);
+        hsrv_memory_give(req->arena.memory, post, sizeof *post);
+    }
+    req->posts_end = &req->posts;
+}
+
+// What only a request has that has left its loop. [loop]
+static void hsrv_request_release_shared(httpsrv_req *req) {
+    hsrv_request_renew_place(req);
+    hsrv_request_drop_delivery(req);
+    hsrv_request_drop_posts(req);
+    req->shared = req->deferred = req->away = req->given_up = false;
+    __atomic_store_n(&req->claim, 0u, __ATOMIC_RELAXED);
+    __atomic_store_n(&req->gone, 0u, __ATOMIC_RELAXED);
+}
+
 // Frees what a request holds and makes it fit for the next head. [loop]
 static void hsrv_request_release(hsrv_loop *loop, httpsrv_req *req) {
+    if (req->shared) hsrv_request_release_shared(req);
     if (req->answer.release) req->answer.release(req->answer.release_arg);
     if (req->arena.blocks) hsrv_memory_arena_free(&req->arena);
     if (req->body_buffer.ptr) hsrv_memory_buffer_free(req->arena.memory, &req->body_buffer);
@@ -4422,8 +4802,6 @@ static void hsrv_request_release(hsrv_loop *loop, httpsrv_req *req) {
     req->answer.headers_end = &req->answer.headers;
     req->trailers.fields = NULL;
     req->trailers.num_fields = 0;
-    __atomic_store_n(&req->claim, 0u, __ATOMIC_RELAXED);
-    __atomic_store_n(&req->gone, 0u, __ATOMIC_RELAXED);
     hsrv_loop_give_request(loop, req);
 }
 
@@ -4716,18 +5094,18 @@ static void hsrv_conn_close(hsrv_loop *loop, hsrv_conn *c) {
     loop->closing = c;
 }
 
-// Lets go of the request. One that a worker has becomes an orphan, to be freed when it comes back.
+// Lets go of the request. One that is away becomes an orphan, to be freed when it comes home.
 static void hsrv_conn_drop_request(hsrv_loop *loop, hsrv_conn *c) {
     httpsrv_req *req = c->req;
     if (!req) return;
     c->req = NULL;
-    if (req->conn != c) { // no worker has it
+    if (req->away && !req->given_up) hsrv_request_give_up(req);
+    if (!req->away) {
         hsrv_request_release(loop, req);
         return;
     }
     req->conn = NULL;
     loop->num_orphans++;
-    __atomic_store_n(&req->gone, 1u, __ATOMIC_RELAXED);
 }
 
 // The end of a connection on the closing list.
@@ -5061,6 +5439,10 @@ static hsrv_ring hsrv_conn_ring(const hsrv_conn *c) {
     case HSRV_CONN_HEAD: return HSRV_RING_HEAD;
     case HSRV_CONN_BODY:
     case HSRV_CONN_DISCARD: return HSRV_RING_BODY;
+    case HSRV_CONN_BUSY: {
+        const httpsrv_req *req = c->req;
+        return req && req->away && req->route->timeout_ms > 0 ? HSRV_RING_HANDLER : HSRV_RINGS;
+    }
     default: return HSRV_RINGS;
     }
 }
@@ -5072,6 +5454,7 @@ static uint64_t hsrv_conn_after(const hsrv_loop *loop, uint32_t stamp, uint32_t 
 
 // When to look at a connection whose ring has a wheel that turns.
 static uint64_t hsrv_conn_deadline(const hsrv_loop *loop, const hsrv_conn *c, hsrv_ring ring) {
+    if (ring == HSRV_RING_HANDLER) return hsrv_conn_after(loop, c->stamp, (uint32_t)c->req->route->timeout_ms);
     const uint32_t timeout = loop->wheels[ring].duration, period = hsrv_conn_period(loop, ring);
     const uint64_t review = period > 0 ? hsrv_conn_after(loop, c->period, period) : UINT64_MAX;
     if (timeout == 0 || ring == HSRV_RING_WRITE) return review;
@@ -5081,7 +5464,8 @@ static uint64_t hsrv_conn_deadline(const hsrv_loop *loop, const hsrv_conn *c, hs
 
 static void hsrv_conn_arm(hsrv_loop *loop, hsrv_conn *c) {
     const hsrv_ring ring = hsrv_conn_ring(c);
-    if (ring != HSRV_RINGS) hsrv_timers_arm(loop, c, ring, hsrv_conn_deadline(loop, c, ring));
+    if (ring != HSRV_RINGS && loop->wheels[ring].tick > 0)
+        hsrv_timers_arm(loop, c, ring, hsrv_conn_deadline(loop, c, ring));
 }
 
 // ===========================================================================================
@@ -5109,7 +5493,8 @@ static hsrv_manner hsrv_emit_manner(const hsrv_loop *loop, const hsrv_conn *c, c
     const int max_requests = loop->srv->config.max.requests;
     hsrv_manner how;
     how.head_only = req->head.method_id == HTTPSRV_METHOD_HEAD;
-    how.close = !req->head.keep_alive || req->answer.close || loop->phase != HSRV_LOOP_RUN ||
+    const bool told = !req->away && req->answer.close; // while it is away the answer is its holder's
+    how.close = !req->head.keep_alive || told || loop->phase != HSRV_LOOP_RUN ||
                 (max_requests >= 0 && c->served + 1 >= (uint32_t)max_requests);
     how.say_keep_alive = !how.close && req->head.version_minor == 0;
     how.timeout = how.max = 0;
@@ -5303,6 +5688,13 @@ static httpsrv_result hsrv_response_connection(httpsrv_req *req, httpsrv_str val
     return HTTPSRV_OK;
 }
 
+// Notes which of the fields that the server would add are there already.
+static void hsrv_response_mark_own(hsrv_answer *answer, httpsrv_str name) {
+    if (hsrv_text_equal_nocase(name, hsrv_text_of("server"))) answer->own_server = true;
+    if (hsrv_text_equal_nocase(name, hsrv_text_of("date"))) answer->own_date = true;
+    if (hsrv_text_equal_nocase(name, hsrv_text_of("content-type"))) answer->own_type = true;
+}
+
 static httpsrv_result hsrv_response_add(httpsrv_req *req, httpsrv_str name, httpsrv_str value) {
     if (req->answered != HSRV_ANSWER_NONE) return HTTPSRV_STATE;
     if (!hsrv_response_name_valid(name) || !hsrv_response_value_valid(value)) return HTTPSRV_ARG;
@@ -5313,9 +5705,7 @@ static httpsrv_result hsrv_response_add(httpsrv_req *req, httpsrv_str name, http
     header->name = hsrv_memory_arena_copy(&req->arena, name);
     header->value = hsrv_memory_arena_copy(&req->arena, value);
     if (!header->name.ptr || !header->value.ptr) return HTTPSRV_NOMEM;
-    if (hsrv_text_equal_nocase(name, hsrv_text_of("server"))) req->answer.own_server = true;
-    if (hsrv_text_equal_nocase(name, hsrv_text_of("date"))) req->answer.own_date = true;
-    if (hsrv_text_equal_nocase(name, hsrv_text_of("content-type"))) req->answer.own_type = true;
+    hsrv_response_mark_own(&req->answer, name);
     *req->answer.headers_end = header;
     req->answer.headers_end = &header->next;
     return HTTPSRV_OK;
@@ -5383,19 +5773,30 @@ static httpsrv_result hsrv_response_stage(httpsrv_req *req, hsrv_answer *answer)
 
 static bool hsrv_response_gone(const httpsrv_req *req) {
     if (req->inline_conn) return (req->inline_conn->flags & HSRV_CONN_LOST) != 0;
-    return __atomic_load_n(&req->gone, __ATOMIC_RELAXED) != 0;
+    return (__atomic_load_n(&req->gone, __ATOMIC_RELAXED) & HSRV_GONE_SET) != 0;
 }
 
 // The answer itself: bytes at once on the reactor, staged on a worker.
+static httpsrv_result hsrv_response_pass_on(httpsrv_req *req, hsrv_answer *answer) {
+    if (!req->inline_conn) return hsrv_response_stage(req, answer);
+    const hsrv_manner how = hsrv_emit_manner(req->loop, req->inline_conn, req);
+    const httpsrv_result result = hsrv_emit_answer(req->loop, req->inline_conn, answer, &how);
+    if (result == HTTPSRV_OK) req->answered = HSRV_ANSWER_SENT;
+    return result;
+}
+
+// A request that others can answer too has to be claimed first.
 static httpsrv_result hsrv_response_give(httpsrv_req *req, hsrv_answer *answer) {
     if (hsrv_response_gone(req)) {
         req->answered = HSRV_ANSWER_SENT;
         return HTTPSRV_GONE;
     }
-    if (!req->inline_conn) return hsrv_response_stage(req, answer);
-    const hsrv_manner how = hsrv_emit_manner(req->loop, req->inline_conn, req);
-    const httpsrv_result result = hsrv_emit_answer(req->loop, req->inline_conn, answer, &how);
-    if (result == HTTPSRV_OK) req->answered = HSRV_ANSWER_SENT;
+    if (!req->shared) return hsrv_response_pass_on(req, answer);
+    if (!hsrv_request_swap(req->place, hsrv_request_generation(req), HSRV_PLACE_OPEN, HSRV_PLACE_CLAIMED)) {
+        return HTTPSRV_GONE;
+    }
+    const httpsrv_result result = hsrv_response_pass_on(req, answer);
+    if (result != HTTPSRV_OK) hsrv_request_unclaim(req);
     return result;
 }
 
@@ -5460,6 +5861,134 @@ static httpsrv_result hsrv_response_reply(httpsrv_req *req, int status, const ch
     return hsrv_response_answer(req, &answer);
 }
 
+// ---- answering later ----
+
+static httpsrv_token hsrv_response_defer(httpsrv_req *req) {
+    httpsrv_token none;
+    none.id = 0;
+    if (req->answered != HSRV_ANSWER_NONE) return none;
+    if (!req->shared) hsrv_request_open_place(req);
+    req->deferred = true;
+    __atomic_fetch_or(&req->claim, HSRV_CLAIM_DEFERRED, __ATOMIC_RELAXED);
+    return hsrv_request_token(req);
+}
+
+// Whoever comes second, this or the end of the request, makes the call.
+static httpsrv_result hsrv_response_on_gone(httpsrv_req *req, httpsrv_fn fn, void *arg) {
+    if (__atomic_load_n(&req->gone, __ATOMIC_RELAXED) & HSRV_GONE_WATCHED) return HTTPSRV_STATE;
+    if (!req->shared) hsrv_request_open_place(req);
+    req->gone_fn = fn;
+    req->gone_arg = arg;
+    if (__atomic_fetch_or(&req->gone, HSRV_GONE_WATCHED, __ATOMIC_ACQ_REL) & HSRV_GONE_SET) fn(arg);
+    return HTTPSRV_OK;
+}
+
+// The size of the block that an answer is copied into; 0 if that is more than memory can have.
+static size_t hsrv_response_delivery_size(const httpsrv_answer *given) {
+    size_t size = sizeof(hsrv_delivery) + (given->type ? strlen(given->type) : 0);
+    for (int i = 0; i < given->num_fields; i++) {
+        const httpsrv_field *field = &given->fields[i];
+        const size_t room = (size_t)PTRDIFF_MAX - size - sizeof(hsrv_header);
+        if (field->name.len > room || field->value.len > room - field->name.len) return 0;
+        size += sizeof(hsrv_header) + field->name.len + field->value.len;
+    }
+    if (given->release) return size;
+    return given->body.len > (size_t)PTRDIFF_MAX - size ? 0 : size + given->body.len;
+}
+
+static httpsrv_str hsrv_response_keep(char **out, httpsrv_str s) {
+    const char *start = *out;
+    *out = hsrv_text_append(*out, s);
+    return hsrv_text_view(start, s.len);
+}
+
+static void hsrv_response_deliver_fields(hsrv_answer *answer, const httpsrv_answer *given, hsrv_header *headers,
+                                         char **out) {
+    answer->headers_end = &answer->headers;
+    for (int i = 0; i < given->num_fields; i++) {
+        if (hsrv_response_is_connection(given->fields[i].name)) {
+            answer->close = true;
+            continue;
+        }
+        hsrv_header *header = &headers[i];
+        header->next = NULL;
+        header->name = hsrv_response_keep(out, given->fields[i].name);
+        header->value = hsrv_response_keep(out, given->fields[i].value);
+        hsrv_response_mark_own(answer, header->name);
+        *answer->headers_end = header;
+        answer->headers_end = &header->next;
+    }
+}
+
+// A copy of an answer, in one block: the struct, the fields, the texts. NULL when out of memory. [any]
+static hsrv_delivery *hsrv_response_pack_delivery(hsrv_memory *memory, const httpsrv_answer *given) {
+    const size_t size = hsrv_response_delivery_size(given);
+    hsrv_delivery *delivery = size > 0 ? (hsrv_delivery *)hsrv_memory_take(memory, size) : NULL;
+    if (!delivery) return NULL;
+    memset(delivery, 0, sizeof *delivery);
+    delivery->size = size;
+    hsrv_answer *answer = &delivery->answer;
+    hsrv_header *headers = (hsrv_header *)(void *)(delivery + 1);
+    char *out = (char *)(headers + given->num_fields);
+    answer->status = given->status;
+    hsrv_response_deliver_fields(answer, given, headers, &out);
+    answer->type = given->type ? hsrv_response_keep(&out, hsrv_text_of(given->type)) : hsrv_text_absent();
+    answer->body = given->release ? given->body : hsrv_response_keep(&out, given->body);
+    answer->release = given->release;
+    answer->release_arg = given->release_arg;
+    return delivery;
+}
+
+static bool hsrv_response_fields_valid(const httpsrv_answer *given) {
+    for (int i = 0; i < given->num_fields; i++) {
+        const httpsrv_field *field = &given->fields[i];
+        if (!hsrv_response_name_valid(field->name) || !hsrv_response_value_valid(field->value)) return false;
+        if (!hsrv_response_is_connection(field->name)) continue;
+        if (!hsrv_text_equal_nocase(field->value, hsrv_text_of("close"))) return false;
+    }
+    return true;
+}
+
+// Whoever claims the place may touch the request until it adds FINISHED.
+static httpsrv_result hsrv_response_try_finish(httpsrv *srv, httpsrv_token token, const httpsrv_answer *given) {
+    if (!hsrv_response_valid(given) || !hsrv_response_fields_valid(given)) return HTTPSRV_ARG;
+    hsrv_place *place = hsrv_request_find_place(srv, token);
+    const uint32_t generation = (uint32_t)(token.id >> 32);
+    if (!place || !hsrv_request_swap(place, generation, HSRV_PLACE_OPEN, HSRV_PLACE_CLAIMED)) return HTTPSRV_GONE;
+    httpsrv_req *req = place->req;
+    hsrv_delivery *delivery = hsrv_response_pack_delivery(&srv->memory, given);
+    if (!delivery) {
+        hsrv_request_unclaim(req);
+        return HTTPSRV_NOMEM;
+    }
+    req->delivery = delivery;
+    if (hsrv_request_add_claim(req, HSRV_CLAIM_FINISHED)) hsrv_loop_post(req->loop, &req->message);
+    return HTTPSRV_OK;
+}
+
+// [any]
+static httpsrv_result hsrv_response_finish(httpsrv *srv, httpsrv_token token, const httpsrv_answer *given) {
+    const httpsrv_result result = hsrv_response_try_finish(srv, token, given);
+    const bool taken = result == HTTPSRV_OK || result == HTTPSRV_NOMEM;
+    if (!taken && given->release) given->release(given->release_arg);
+    return result;
+}
+
+// [any]
+static httpsrv_result hsrv_response_post(httpsrv *srv, httpsrv_token token, httpsrv_handler handler, void *user) {
+    hsrv_loop *const *loops = __atomic_load_n(&srv->wake, __ATOMIC_ACQUIRE);
+    const uint32_t loop = (uint32_t)token.id >> HSRV_LOOP_SHIFT;
+    if (token.id == 0 || !loops || loop >= (uint32_t)srv->config.reactors) return HTTPSRV_ARG;
+    hsrv_post *post = (hsrv_post *)hsrv_memory_take_zeroed(&srv->memory, sizeof *post);
+    if (!post) return HTTPSRV_NOMEM;
+    post->message.kind = HSRV_MESSAGE_POST;
+    post->token = token;
+    post->handler = handler;
+    post->user = user;
+    hsrv_loop_post(loops[loop], &post->message);
+    return HTTPSRV_OK;
+}
+
 #define HSRV_MAX_FORMATTED (1 << 20)
 
 // Most formatted bodies are short: a first try on the stack says how long this one is.
@@ -5493,7 +6022,7 @@ static httpsrv_result hsrv_response_format(httpsrv_req *req, int status, const c
 static void hsrv_dispatch_answered(hsrv_loop *loop, hsrv_conn *c) {
     httpsrv_req *req = c->req;
     const bool complete = req && req->parser.phase == HTTPSRV_PHASE_DONE;
-    if (req && req->answered_twice) hsrv_loop_note(loop, HTTPSRV_LOG_ANSWERED_TWICE, c, 0);
+    if (req && !req->away && req->answered_twice) hsrv_loop_note(loop, HTTPSRV_LOG_ANSWERED_TWICE, c, 0);
     c->stamp = (uint32_t)loop->now;
     c->discarded = 0;
     if (c->flags & HSRV_CONN_ENDING)
@@ -5713,9 +6242,159 @@ static void hsrv_dispatch_job(void *arg) {
         req->route->handler(req, req->route->user);
         hsrv_request_hold(req, false);
     }
-    const uint32_t claim = __atomic_or_fetch(&req->claim, HSRV_CLAIM_RETURNED, __ATOMIC_ACQ_REL);
-    if ((claim & HSRV_CLAIM_DEFERRED) && !(claim & HSRV_CLAIM_FINISHED)) return;
-    hsrv_loop_post(req->loop, &req->message);
+    const uint32_t answered = req->answered != HSRV_ANSWER_NONE ? HSRV_CLAIM_FINISHED : 0u;
+    if (hsrv_request_add_claim(req, HSRV_CLAIM_RETURNED | answered)) hsrv_loop_post(req->loop, &req->message);
+}
+
+// Runs a handler on the loop, with whoever waits for its answer.
+static void hsrv_dispatch_call(hsrv_conn *c, httpsrv_handler handler, void *user) {
+    httpsrv_req *req = c->req;
+    req->inline_conn = c;
+    hsrv_request_hold(req, true);
+    handler(req, user);
+    hsrv_request_hold(req, false);
+    req->inline_conn = NULL;
+}
+
+// An answer from httpsrv_finish, behind the fields that the handler has set.
+static httpsrv_result hsrv_dispatch_deliver(hsrv_loop *loop, hsrv_conn *c) {
+    httpsrv_req *req = c->req;
+    hsrv_answer *answer = &req->delivery->answer;
+    const hsrv_answer *before = &req->answer;
+    answer->own_server |= before->own_server;
+    answer->own_date |= before->own_date;
+    answer->own_type |= before->own_type;
+    req->answer.close |= answer->close;
+    *req->answer.headers_end = answer->headers;
+    answer->headers = req->answer.headers;
+    const hsrv_manner how = hsrv_emit_manner(loop, c, req);
+    return hsrv_emit_answer(loop, c, answer, &how);
+}
+
+// A request came home without an answer of its own handlers' making on this loop.
+static void hsrv_dispatch_answer(hsrv_loop *loop, hsrv_conn *c) {
+    httpsrv_req *req = c->req;
+    if (!req->delivery && req->answered == HSRV_ANSWER_NONE) {
+        hsrv_dispatch_refuse(loop, c, 500, HTTPSRV_LOG_NO_ANSWER);
+        return;
+    }
+    const hsrv_manner how = hsrv_emit_manner(loop, c, req);
+    const httpsrv_result result =
+        req->delivery ? hsrv_dispatch_deliver(loop, c) : hsrv_emit_answer(loop, c, &req->answer, &how);
+    if (result == HTTPSRV_OK)
+        hsrv_dispatch_answered(loop, c);
+    else
+        hsrv_dispatch_end_with(loop, c, 503, HTTPSRV_LOG_NO_MEMORY);
+}
+
+// Runs the handlers that were posted, as long as none of them answers. Those that are left get no request.
+static void hsrv_dispatch_posts(hsrv_conn *c) {
+    httpsrv_req *req = c->req;
+    while (req->posts && req->answered == HSRV_ANSWER_NONE) {
+        hsrv_post *post = req->posts;
+        req->posts = post->next;
+        if (!req->posts) req->posts_end = &req->posts;
+        hsrv_dispatch_call(c, post->handler, post->user);
+        hsrv_memory_give(req->arena.memory, post, sizeof *post);
+    }
+}
+
+// The request came back from a worker or was finished, which both brings it home for good, or there are handlers to run.
+static void hsrv_dispatch_returned(hsrv_loop *loop, hsrv_conn *c) {
+    httpsrv_req *req = c->req;
+    if (req->away) {
+        hsrv_dispatch_posts(c);
+        if (req->answered == HSRV_ANSWER_NONE) return; // still deferred
+        req->away = false;
+        hsrv_dispatch_answered(loop, c);
+        return;
+    }
+    req->conn = NULL;
+    hsrv_dispatch_answer(loop, c);
+}
+
+// The handler has returned without an answer, but somebody has a token. The request outlives the reactor's buffer; an
+// answer that is on its way already does not need what it held.
+static void hsrv_dispatch_deferred(hsrv_loop *loop, hsrv_conn *c) {
+    httpsrv_req *req = c->req;
+    if (!hsrv_request_leave_buffer(req) && hsrv_request_revoke(req)) {
+        hsrv_dispatch_overload(loop, c, HTTPSRV_LOG_NO_MEMORY);
+        return;
+    }
+    hsrv_request_depart(loop, req, c);
+    if (!hsrv_request_add_claim(req, HSRV_CLAIM_RETURNED)) return;
+    hsrv_request_arrive(req);
+    hsrv_dispatch_returned(loop, c);
+}
+
+static void hsrv_dispatch_inline(hsrv_loop *loop, hsrv_conn *c) {
+    httpsrv_req *req = c->req;
+    hsrv_dispatch_call(c, req->route->handler, req->route->user);
+    if (HSRV_LIKELY(req->answered != HSRV_ANSWER_NONE))
+        hsrv_dispatch_answered(loop, c);
+    else if (req->deferred)
+        hsrv_dispatch_deferred(loop, c);
+    else
+        hsrv_dispatch_refuse(loop, c, 500, HTTPSRV_LOG_NO_ANSWER);
+}
+
+// ---- pools ----
+
+// Appends a request to those that wait for room in its pool.
+static void hsrv_dispatch_wait(hsrv_loop *loop, httpsrv_req *req) {
+    const int n = req->route->pool_number;
+    req->next = NULL;
+    if (loop->waiting[n]) loop->waiting_last[n]->next = req;
+    if (!loop->waiting[n]) loop->waiting[n] = req;
+    loop->waiting_last[n] = req;
+    __atomic_store_n(&loop->starved, 1u, __ATOMIC_SEQ_CST);
+}
+
+// Moves requests that wait into their pool. False if it is full before they are all there.
+static bool hsrv_dispatch_move_waiting(hsrv_loop *loop, hsrv_pool *pool, int n) {
+    while (loop->waiting[n]) {
+        httpsrv_req *req = loop->waiting[n], *next = req->next;
+        if (req->conn && !hsrv_pool_submit(pool, hsrv_dispatch_job, req)) return false;
+        loop->waiting[n] = next;
+        if (req->conn) continue;
+        loop->num_orphans--;
+        hsrv_request_release(loop, req);
+    }
+    return true;
+}
+
+// Whoever finds a pool full says that it wants room, and tries once more: see hsrv_pool_want_room.
+static void hsrv_dispatch_serve_waiting(hsrv_loop *loop) {
+    bool starved = false;
+    if (!loop->starved) return;
+    for (int n = 0; n < loop->srv->num_pools; n++) {
+        hsrv_pool *pool = loop->srv->pools[n];
+        if (hsrv_dispatch_move_waiting(loop, pool, n)) continue;
+        hsrv_pool_want_room(pool);
+        starved = !hsrv_dispatch_move_waiting(loop, pool, n) || starved;
+    }
+    if (!starved) __atomic_store_n(&loop->starved, 0u, __ATOMIC_SEQ_CST);
+}
+
+// The queue of the pool is full: as the route has it.
+static void hsrv_dispatch_no_room(hsrv_loop *loop, hsrv_conn *c) {
+    httpsrv_req *req = c->req;
+    switch (req->route->overload) {
+    case HTTPSRV_OVERLOAD_WAIT:
+        hsrv_loop_note(loop, HTTPSRV_LOG_WAITS, c, 0);
+        hsrv_dispatch_wait(loop, req);
+        hsrv_dispatch_serve_waiting(loop);
+        break;
+    case HTTPSRV_OVERLOAD_INLINE:
+        hsrv_loop_note(loop, HTTPSRV_LOG_RAN_INLINE, c, 0);
+        hsrv_request_stay(req);
+        hsrv_dispatch_inline(loop, c);
+        break;
+    default:
+        hsrv_request_stay(req);
+        hsrv_dispatch_overload(loop, c, HTTPSRV_LOG_QUEUE_FULL);
+        break;
+    }
 }
 
 static void hsrv_dispatch_to_pool(hsrv_loop *loop, hsrv_conn *c) {
@@ -5724,25 +6403,17 @@ static void hsrv_dispatch_to_pool(hsrv_loop *loop, hsrv_conn *c) {
         hsrv_dispatch_overload(loop, c, HTTPSRV_LOG_NO_MEMORY);
         return;
     }
-    req->message.kind = HSRV_MESSAGE_RETURNED;
-    req->conn = c;
-    if (hsrv_pool_submit(req->route->pool, hsrv_dispatch_job, req)) return;
-    req->conn = NULL;
-    hsrv_dispatch_overload(loop, c, HTTPSRV_LOG_QUEUE_FULL);
+    hsrv_request_depart(loop, req, c);
+    const bool behind = loop->waiting[req->route->pool_number] && req->route->overload == HTTPSRV_OVERLOAD_WAIT;
+    if (behind || !hsrv_pool_submit(req->route->pool, hsrv_dispatch_job, req)) hsrv_dispatch_no_room(loop, c);
 }
 
-static void hsrv_dispatch_inline(hsrv_loop *loop, hsrv_conn *c) {
-    httpsrv_req *req = c->req;
-    req->inline_conn = c;
-    hsrv_request_hold(req, true);
-    req->route->handler(req, req->route->user);
-    hsrv_request_hold(req, false);
-    req->inline_conn = NULL;
-    if (HSRV_UNLIKELY(req->answered == HSRV_ANSWER_NONE)) {
-        hsrv_dispatch_refuse(loop, c, 500, HTTPSRV_LOG_NO_ANSWER);
-        return;
-    }
-    hsrv_dispatch_answered(loop, c);
+// The answer is not there in time: the client is told, and whoever makes it finds the request gone. One that was claimed
+// just now will be there in the next tick.
+static void hsrv_dispatch_late(hsrv_loop *loop, hsrv_conn *c) {
+    if (!hsrv_request_revoke(c->req)) return;
+    hsrv_request_abandon(c->req);
+    hsrv_dispatch_overload(loop, c, HTTPSRV_LOG_HANDLER_TIMEOUT);
 }
 
 // The request is complete: its handler's turn.
@@ -5757,21 +6428,6 @@ static void hsrv_dispatch_run(hsrv_loop *loop, hsrv_conn *c) {
 static void hsrv_dispatch_body(hsrv_loop *loop, hsrv_conn *c) {
     c->req->body = hsrv_text_view(c->req->body_buffer.ptr, c->req->body_buffer.len);
     hsrv_dispatch_run(loop, c);
-}
-
-// The request came back from a worker.
-static void hsrv_dispatch_returned(hsrv_loop *loop, hsrv_conn *c) {
-    httpsrv_req *req = c->req;
-    req->conn = NULL;
-    if (req->answered == HSRV_ANSWER_NONE) {
-        hsrv_dispatch_refuse(loop, c, 500, HTTPSRV_LOG_NO_ANSWER);
-        return;
-    }
-    const hsrv_manner how = hsrv_emit_manner(loop, c, req);
-    if (hsrv_emit_answer(loop, c, &req->answer, &how) == HTTPSRV_OK)
-        hsrv_dispatch_answered(loop, c);
-    else
-        hsrv_dispatch_end_with(loop, c, 503, HTTPSRV_LOG_NO_MEMORY);
 }
 
 // The body is still to come, wholly or in part: the request has to outlive the buffer.
@@ -5865,7 +6521,12 @@ static httpsrv_log_item hsrv_reactor_timeout_item(const hsrv_loop *loop, const h
 
 // Whoever has sent a part of a request is told; the others are just left.
 static void hsrv_reactor_on_timeout(hsrv_loop *loop, hsrv_conn *c) {
-    const httpsrv_log_item item = hsrv_reactor_timeout_item(loop, c, hsrv_conn_ring(c));
+    const hsrv_ring ring = hsrv_conn_ring(c);
+    if (ring == HSRV_RING_HANDLER) {
+        hsrv_dispatch_late(loop, c);
+        return;
+    }
+    const httpsrv_log_item item = hsrv_reactor_timeout_item(loop, c, ring);
     const bool begun = c->state == HSRV_CONN_HEAD || c->state == HSRV_CONN_BODY;
     if (begun && !c->out.first) {
         hsrv_dispatch_end_with(loop, c, 408, item);
@@ -6137,22 +6798,46 @@ static void hsrv_reactor_serve_ready(hsrv_loop *loop) {
     }
 }
 
-static void hsrv_reactor_on_message(hsrv_loop *loop, hsrv_message *message) {
-    switch ((hsrv_message_kind)message->kind) {
-    case HSRV_MESSAGE_RETURNED: {
-        httpsrv_req *req = (httpsrv_req *)(void *)((char *)message - offsetof(struct httpsrv_req, message));
-        hsrv_conn *c = req->conn;
-        if (c && c->state != HSRV_CONN_CLOSED) {
-            hsrv_reactor_serve(loop, c, HSRV_EVENT_RETURNED);
-            return;
-        }
-        if (c)
-            c->req = NULL; // closed in this very turn
-        else
-            loop->num_orphans--;
-        hsrv_request_release(loop, req);
+// A request has come home, or wants to be looked at.
+static void hsrv_reactor_on_returned(hsrv_loop *loop, httpsrv_req *req) {
+    hsrv_conn *c = req->conn;
+    const bool home = hsrv_request_arrive(req);
+    if (c && c->state != HSRV_CONN_CLOSED) {
+        hsrv_reactor_serve(loop, c, HSRV_EVENT_RETURNED);
         return;
     }
+    if (!home) return; // the end of its connection takes care of it
+    if (c)
+        c->req = NULL; // closed in this very turn
+    else
+        loop->num_orphans--;
+    hsrv_request_release(loop, req);
+}
+
+// A handler for a deferred request: runs once the one before has returned, with nothing if that is too late.
+static void hsrv_reactor_on_post(hsrv_loop *loop, hsrv_post *post) {
+    const hsrv_place *place = hsrv_request_find_place(loop->srv, post->token);
+    const uint32_t open = (uint32_t)(post->token.id >> 32) << 2 | HSRV_PLACE_OPEN;
+    if (!place || __atomic_load_n(&place->cell, __ATOMIC_ACQUIRE) != open) {
+        post->handler(NULL, post->user);
+        hsrv_memory_give(&loop->srv->memory, post, sizeof *post);
+        return;
+    }
+    httpsrv_req *req = place->req;
+    *req->posts_end = post;
+    req->posts_end = &post->next;
+    if (hsrv_request_add_claim(req, HSRV_CLAIM_WANTED)) hsrv_reactor_on_returned(loop, req);
+}
+
+static void hsrv_reactor_on_message(hsrv_loop *loop, hsrv_message *message) {
+    switch ((hsrv_message_kind)message->kind) {
+    case HSRV_MESSAGE_RETURNED:
+        hsrv_reactor_on_returned(loop,
+                                 (httpsrv_req *)(void *)((char *)message - offsetof(struct httpsrv_req, message)));
+        break;
+    case HSRV_MESSAGE_POST:
+        hsrv_reactor_on_post(loop, (hsrv_post *)(void *)((char *)message - offsetof(struct hsrv_post, message)));
+        break;
     }
 }
 
@@ -6298,6 +6983,7 @@ static bool hsrv_reactor_turn(hsrv_loop *loop, int timeout_ms) {
     }
     hsrv_reactor_serve_ready(loop);
     hsrv_reactor_serve_inbox(loop);
+    hsrv_dispatch_serve_waiting(loop);
     hsrv_reactor_serve_timers(loop);
     hsrv_reactor_accept_again(loop);
     hsrv_reactor_drain(loop);
@@ -6394,6 +7080,7 @@ static void hsrv_server_complete_limits(httpsrv *srv) {
     c->max.uri = hsrv_server_size(srv, c->max.uri, "max.uri", 8192, HSRV_MAX_HEAD, false);
     c->max.headers = hsrv_server_int(srv, c->max.headers, "max.headers", 100, 1, HSRV_MAX_FIELDS, false);
     c->max.body = hsrv_server_size(srv, c->max.body, "max.body", 1 << 20, INT64_MAX, true);
+    c->max.memory = hsrv_server_size(srv, c->max.memory, "max.memory", -1, INT64_MAX, true);
     c->max.requests = hsrv_server_int(srv, c->max.requests, "max.requests", -1, 1, INT_MAX, true);
 }
 
@@ -6404,6 +7091,7 @@ static void hsrv_server_complete_timeouts(httpsrv *srv) {
     c->timeout_ms.body = hsrv_server_int(srv, c->timeout_ms.body, "timeout_ms.body", 10000, 1, most, true);
     c->timeout_ms.idle = hsrv_server_int(srv, c->timeout_ms.idle, "timeout_ms.idle", 30000, 1, most, true);
     c->timeout_ms.write = hsrv_server_int(srv, c->timeout_ms.write, "timeout_ms.write", 30000, 1, most, true);
+    c->timeout_ms.handler = hsrv_server_int(srv, c->timeout_ms.handler, "timeout_ms.handler", -1, 1, most, true);
     c->timeout_ms.drain = hsrv_server_int(srv, c->timeout_ms.drain, "timeout_ms.drain", 10000, 0, most, true);
     c->timeout_ms.grace = hsrv_server_int(srv, c->timeout_ms.grace, "timeout_ms.grace", 0, 0, most, false);
 }
@@ -6500,16 +7188,28 @@ static hsrv_pool *hsrv_server_find_pool(const httpsrv *srv, const char *name) {
     return NULL;
 }
 
+// A pool has room again: wakes the loops in which requests wait for that. [worker]
+static void hsrv_server_room(void *arg) {
+    httpsrv *srv = (httpsrv *)arg;
+    hsrv_loop **loops = __atomic_load_n(&srv->wake, __ATOMIC_ACQUIRE);
+    for (int i = 0; loops && i < srv->config.reactors; i++) {
+        if (__atomic_load_n(&loops[i]->starved, __ATOMIC_SEQ_CST) != 0) hsrv_sys_eventfd_add(loops[i]->wakefd);
+    }
+}
+
 static hsrv_pool *hsrv_server_add_pool(httpsrv *srv, const httpsrv_pool_config *config) {
     const int cpus = hsrv_sys_cpu_count();
     const int threads = hsrv_server_int(srv, config->threads, "pools[].threads", cpus, 1, HSRV_MAX_THREADS, false);
     const int queue = hsrv_server_int(srv, config->queue, "pools[].queue", 1024, 1, HSRV_MAX_QUEUE, false);
     if (srv->result != HTTPSRV_OK) return NULL;
     hsrv_pool *pool = hsrv_pool_new(&srv->memory, config->name, threads, queue);
-    if (!pool)
+    if (!pool) {
         hsrv_server_fail(srv, HTTPSRV_NOMEM, "pool %s: out of memory", config->name);
-    else
-        srv->pools[srv->num_pools++] = pool;
+        return NULL;
+    }
+    pool->room = hsrv_server_room;
+    pool->room_arg = srv;
+    srv->pools[srv->num_pools++] = pool;
     return pool;
 }
 
@@ -6545,8 +7245,12 @@ static httpsrv *hsrv_server_new(const httpsrv_config *config) {
     if (!srv) return NULL;
     srv->memory = memory;
     srv->config = *config;
+    srv->shortest_timeout_ms = -1;
     hsrv_router_init(&srv->router);
     hsrv_server_complete(srv);
+    if (srv->config.max.memory >= 0 && (uint64_t)srv->config.max.memory < SIZE_MAX) {
+        srv->memory.most = (size_t)srv->config.max.memory;
+    }
     srv->server_name = hsrv_memory_copy_text(&srv->memory, config->server_name ? config->server_name : "httpsrv");
     if (!srv->server_name) {
         hsrv_memory_give(&memory, srv, sizeof *srv);
@@ -6564,6 +7268,8 @@ static httpsrv_result hsrv_server_keep_route(httpsrv *srv, hsrv_route *route, co
     route->handler = config->handler;
     route->user = config->user;
     route->max_body = config->max_body;
+    route->overload = config->overload;
+    route->timeout_ms = config->timeout_ms;
     route->pattern = hsrv_memory_copy_text(&srv->memory, config->pattern);
     if (!route->pattern) return HTTPSRV_NOMEM;
     if (config->pool) route->pool_name = hsrv_memory_copy_text(&srv->memory, config->pool);
@@ -6573,6 +7279,10 @@ static httpsrv_result hsrv_server_keep_route(httpsrv *srv, hsrv_route *route, co
 
 static httpsrv_result hsrv_server_add_route(httpsrv *srv, const httpsrv_route_config *config) {
     if (srv->state != HSRV_SERVER_SETUP) return HTTPSRV_STATE;
+    if (config->overload < HTTPSRV_OVERLOAD_REFUSE || config->overload > HTTPSRV_OVERLOAD_WAIT) {
+        return hsrv_server_fail(srv, HTTPSRV_ARG, "route %s: unknown overload policy %d",
+                                config->pattern ? config->pattern : "", (int)config->overload);
+    }
     if (!config->pattern || !config->handler) {
         return hsrv_server_fail(srv, HTTPSRV_ROUTE, "route %s: pattern or handler missing",
                                 config->pattern ? config->pattern : "");
@@ -6588,8 +7298,27 @@ static httpsrv_result hsrv_server_add_route(httpsrv *srv, const httpsrv_route_co
     return hsrv_server_fail(srv, result, "route \"%s\": %s", config->pattern, why);
 }
 
-// What could not be known before all of setup was: pools by name, the server's default for the body.
+static void hsrv_server_complete_route_timeout(httpsrv *srv, hsrv_route *route) {
+    const int fallback = srv->config.timeout_ms.handler;
+    route->timeout_ms =
+        hsrv_server_int(srv, route->timeout_ms, "route timeout_ms", fallback, 1, HSRV_MAX_TIMEOUT, true);
+    if (route->timeout_ms < 0) return;
+    if (srv->shortest_timeout_ms < 0 || route->timeout_ms < srv->shortest_timeout_ms) {
+        srv->shortest_timeout_ms = route->timeout_ms;
+    }
+}
+
+static int hsrv_server_pool_number(const httpsrv *srv, const hsrv_pool *pool) {
+    int n = 0;
+    while (srv->pools[n] != pool) {
+        n++;
+    }
+    return n;
+}
+
+// What could not be known before all of setup was: pools by name, the server's defaults.
 static httpsrv_result hsrv_server_complete_route(httpsrv *srv, hsrv_route *route) {
+    hsrv_server_complete_route_timeout(srv, route);
     if (route->max_body == 0)
         route->max_body = srv->config.max.body;
     else if (route->max_body == HTTPSRV_ZERO)
@@ -6598,6 +7327,7 @@ static httpsrv_result hsrv_server_complete_route(httpsrv *srv, hsrv_route *route
         route->max_body = -1;
     if (!route->pool_name) return HTTPSRV_OK;
     route->pool = hsrv_server_route_pool(srv, route->pool_name);
+    if (route->pool) route->pool_number = hsrv_server_pool_number(srv, route->pool);
     if (route->pool || srv->result != HTTPSRV_OK) return srv->result;
     return hsrv_server_fail(srv, HTTPSRV_ROUTE, "route \"%s\": no pool is named \"%s\"", route->pattern,
                             route->pool_name);
@@ -6886,6 +7616,7 @@ static void hsrv_server_end_loop(hsrv_loop *loop) {
     hsrv_reactor_sweep(loop, hsrv_conn_close);
     while (hsrv_loop_take_ready(loop)) {}
     hsrv_reactor_reap(loop);
+    hsrv_dispatch_serve_waiting(loop); // orphans all of them
     hsrv_reactor_close_listeners(loop);
 }
 
@@ -6912,6 +7643,13 @@ static void hsrv_server_free(httpsrv *srv) {
     hsrv_router_free(&srv->router, &memory);
     hsrv_memory_give_text(&memory, srv->server_name);
     hsrv_memory_give(&memory, srv, sizeof *srv);
+}
+
+// [any]
+static httpsrv_result hsrv_server_submit(httpsrv *srv, const char *name, httpsrv_fn fn, void *arg) {
+    hsrv_pool *pool = hsrv_server_find_pool(srv, name);
+    if (!pool) return HTTPSRV_ARG;
+    return hsrv_pool_submit(pool, fn, arg) ? HTTPSRV_OK : HTTPSRV_FULL;
 }
 
 // ---- metrics ----
@@ -7154,6 +7892,28 @@ HTTPSRV_API httpsrv_result httpsrv_replyf(httpsrv_req *req, int status, const ch
 HTTPSRV_API httpsrv_result httpsrv_reply_with(httpsrv_req *req, const httpsrv_answer *answer) {
     hsrv_request_assert_held(req);
     return answer ? hsrv_response_answer(req, answer) : HTTPSRV_ARG;
+}
+
+HTTPSRV_API httpsrv_token httpsrv_defer(httpsrv_req *req) {
+    hsrv_request_assert_held(req);
+    return hsrv_response_defer(req);
+}
+
+HTTPSRV_API httpsrv_result httpsrv_on_gone(httpsrv_req *req, httpsrv_fn fn, void *arg) {
+    hsrv_request_assert_held(req);
+    return fn ? hsrv_response_on_gone(req, fn, arg) : HTTPSRV_ARG;
+}
+
+HTTPSRV_API httpsrv_result httpsrv_finish(httpsrv *srv, httpsrv_token token, const httpsrv_answer *answer) {
+    return srv && answer ? hsrv_response_finish(srv, token, answer) : HTTPSRV_ARG;
+}
+
+HTTPSRV_API httpsrv_result httpsrv_post(httpsrv *srv, httpsrv_token token, httpsrv_handler handler, void *user) {
+    return srv && handler ? hsrv_response_post(srv, token, handler, user) : HTTPSRV_ARG;
+}
+
+HTTPSRV_API httpsrv_result httpsrv_submit(httpsrv *srv, const char *pool, httpsrv_fn fn, void *arg) {
+    return srv && pool && fn ? hsrv_server_submit(srv, pool, fn, arg) : HTTPSRV_ARG;
 }
 
 static int64_t hsrv_public_limit(int64_t value, int64_t fallback, int64_t most) {

@@ -1340,7 +1340,8 @@ TEST(trailers) {
     static const char *const paths[] = {"/trailers", "/pool/trailers"};
     prepare(&s, DEFAULTS);
     httpsrv_on(s.srv, "POST /trailers", on_trailers, NULL);
-    httpsrv_route(s.srv, &(httpsrv_route_config){"POST /pool/trailers", on_trailers, NULL, "default", 0});
+    httpsrv_route(s.srv,
+                  &(httpsrv_route_config){.pattern = "POST /pool/trailers", .handler = on_trailers, .pool = "default"});
     go(&s);
     for (size_t i = 0; i < ROWS(paths); i++) {
         char request[256];
@@ -1373,7 +1374,8 @@ static void on_late_trailers(httpsrv_req *req, void *user) {
 TEST(trailers_outlive_the_buffer) {
     prepare(&s, DEFAULTS);
     route_all(&s, "", NULL);
-    httpsrv_route(s.srv, &(httpsrv_route_config){"POST /late", on_late_trailers, NULL, "default", 0});
+    httpsrv_route(s.srv,
+                  &(httpsrv_route_config){.pattern = "POST /late", .handler = on_late_trailers, .pool = "default"});
     go(&s);
     struct client c = dial(s.port), other = dial(s.port);
     SEND(&c, "POST /late HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n"
