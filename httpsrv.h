@@ -390,14 +390,24 @@ typedef struct httpsrv_pool_config {
     int queue;        // jobs that may wait, rounded up to a power of two, at least 2 [1024]
 } httpsrv_pool_config;
 
+// Which reactor gets a connection that an acceptor has taken in.
+typedef enum httpsrv_handover {
+    HTTPSRV_HANDOVER_LEAST, // the one with the fewest
+    HTTPSRV_HANDOVER_TURNS  // one after the other
+} httpsrv_handover;
+
 // Zero means the default in brackets; negative means off or unlimited, where "off" is listed; else it is an error.
 // Sizes of heads and targets are at least 16 bytes and at most 16 MB, times at most a day.
 typedef struct httpsrv_config {
     const char *host;                          // numeric address or "localhost" [all addresses, IPv4 and IPv6]
     int port;                                  // [0: a free one, see httpsrv_port]
-    const char *listen[HTTPSRV_MAX_LISTENERS]; // instead of host and port: "127.0.0.1:80", "[::1]:80", "*:80"
+    const char *listen[HTTPSRV_MAX_LISTENERS]; // instead of host and port, see httpsrv_listen
+    int socket_mode;                           // permissions of Unix sockets, like 0660 [what umask leaves of 0777]
     int reactors;                              // event loops, each with a thread [1]; HTTPSRV_ALL_CPUS
-    int backlog;                               // of each listening socket [1024]
+    int acceptors;                             // threads that do nothing but accept [none: each reactor accepts]
+    httpsrv_handover handover;                 // to which reactor they give a connection
+    bool affinity; // bind reactors, acceptors and workers to one CPU each, in this order, of those the process has [no]
+    int backlog;   // of each listening socket [1024]
     httpsrv_pool_config pools[HTTPSRV_MAX_POOLS];
     struct {
         int connections; // open at once in this server [soft limit of descriptors less 64; off: up to a million]
@@ -495,7 +505,13 @@ extern "C" {
 // Result: the server, or NULL when out of memory. An error in the configuration is kept for httpsrv_listen. [any]
 HTTPSRV_API httpsrv *httpsrv_new(const httpsrv_config *config);
 
-// Opens the listening sockets and starts the pools. Connections queue up in the kernel from here on.
+// Opens the listening sockets and starts the pools. Connections queue up in the kernel from here on. An entry of
+// config.listen is one of
+//     "127.0.0.1:80"  "[::1]:80"  "localhost:80"  "*:80"   numeric address and port; port 0 is any that is free
+//     "unix:/run/app.sock"    a Unix socket; a file there that nobody listens on is replaced, and it goes with the drain
+//     "fd:3"                  a listening socket that the process has inherited; it stays open until httpsrv_free
+//     "systemd"               all that LISTEN_FDS says, if LISTEN_PID is this process (sd_listen_fds(3))
+// A TCP port that another program has is an error and never shared.
 // Errors: ARG (configuration), ROUTE (a route of setup), NOMEM, SYS (address in use and the like), STATE. [setup]
 HTTPSRV_API httpsrv_result httpsrv_listen(httpsrv *srv);
 
@@ -538,8 +554,8 @@ HTTPSRV_API void httpsrv_free(httpsrv *srv);
 // Valid until httpsrv_free. [owner]
 HTTPSRV_API const char *httpsrv_error(const httpsrv *srv);
 
-// The port that listener number `listener` (0 is the first) is bound to; -1 before httpsrv_listen and after the drain.
-// [any]
+// The port that listener number `listener` (0 is the first) is bound to, 0 for a Unix socket; -1 before httpsrv_listen and
+// after the drain. [any]
 HTTPSRV_API int httpsrv_port(const httpsrv *srv, int listener);
 
 // Whether httpsrv_stop was called: a readiness probe answers 503 from then on. [any]
@@ -581,7 +597,7 @@ HTTPSRV_API httpsrv_str httpsrv_method(const httpsrv_req *req);
 HTTPSRV_API httpsrv_str httpsrv_target(const httpsrv_req *req); // as received
 HTTPSRV_API httpsrv_str httpsrv_path(const httpsrv_req *req);   // dot segments resolved, then percent-decoded
 HTTPSRV_API httpsrv_str httpsrv_host(const httpsrv_req *req);   // authority of the target, else the Host field
-HTTPSRV_API httpsrv_str httpsrv_peer(httpsrv_req *req);         // "192.0.2.7" or "2001:db8::7", without the port
+HTTPSRV_API httpsrv_str httpsrv_peer(httpsrv_req *req);         // "192.0.2.7", "2001:db8::7", without the port; "unix"
 HTTPSRV_API httpsrv_str httpsrv_body(const httpsrv_req *req);   // complete and decoded; empty without one
 HTTPSRV_API const httpsrv_head *httpsrv_request_head(const httpsrv_req *req); // everything the parser found
 
@@ -716,8 +732,10 @@ HTTPSRV_API bool httpsrv_parse_done(const httpsrv_parser *parser);
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -786,6 +804,39 @@ static inline int hsrv_sys_bind(int fd, const struct sockaddr *address, socklen_
 
 static inline int hsrv_sys_listen(int fd, int backlog) {
     return listen(fd, backlog);
+}
+
+static inline int hsrv_sys_connect(int fd, const struct sockaddr *address, socklen_t len) {
+    return connect(fd, address, len);
+}
+
+// Of a Unix socket: of what it will be bound to.
+static inline int hsrv_sys_fchmod(int fd, unsigned mode) {
+    return fchmod(fd, (mode_t)mode);
+}
+
+static inline int hsrv_sys_chmod(const char *path, unsigned mode) {
+    return chmod(path, (mode_t)mode);
+}
+
+static inline int hsrv_sys_unlink(const char *path) {
+    return unlink(path);
+}
+
+static inline bool hsrv_sys_is_socket(const char *path) {
+    struct stat status;
+    return lstat(path, &status) == 0 && S_ISSOCK(status.st_mode);
+}
+
+// A copy of somebody else's listening socket, as ours are: closed on exec, not blocking. -1 with errno if it is none.
+static inline int hsrv_sys_copy_listener(int fd) {
+    int listens = 0;
+    socklen_t len = sizeof listens;
+    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) != 0) return -1;
+    if (!listens) errno = EINVAL;
+    const int copy = listens ? fcntl(fd, F_DUPFD_CLOEXEC, 3) : -1;
+    if (copy >= 0) fcntl(copy, F_SETFL, fcntl(copy, F_GETFL) | O_NONBLOCK);
+    return copy;
 }
 
 static inline int hsrv_sys_getsockname(int fd, struct sockaddr *address, socklen_t *len) {
@@ -894,16 +945,19 @@ static inline int hsrv_sys_descriptor_limit(uint64_t *soft) {
     return 0;
 }
 
-// CPUs that this process may run on, which in a container are fewer than the machine has.
-static inline int hsrv_sys_cpu_count(void) {
-    unsigned long mask[128];
-    memset(mask, 0, sizeof mask);
-    const long bytes = syscall(SYS_sched_getaffinity, 0, sizeof mask, mask);
-    int count = 0;
-    for (long i = 0; i < bytes / (long)sizeof mask[0]; i++) {
-        count += __builtin_popcountl(mask[i]);
-    }
-    return count > 0 ? count : 1;
+// The CPUs that a thread may run on: those of the process, which in a container are fewer than the machine has, or less.
+typedef struct hsrv_cpus {
+    unsigned long mask[64];
+    long bytes; // of it that the kernel uses
+} hsrv_cpus;
+
+static inline void hsrv_sys_get_cpus(hsrv_cpus *cpus) {
+    memset(cpus, 0, sizeof *cpus);
+    cpus->bytes = syscall(SYS_sched_getaffinity, 0, sizeof cpus->mask, cpus->mask);
+}
+
+static inline void hsrv_sys_set_cpus(const hsrv_cpus *cpus) {
+    if (cpus->bytes > 0) syscall(SYS_sched_setaffinity, 0, (size_t)cpus->bytes, cpus->mask);
 }
 
 static inline int hsrv_sys_thread_create(pthread_t *thread, void *(*fn)(void *), void *arg) {
@@ -915,6 +969,31 @@ static inline int hsrv_sys_thread_join(pthread_t thread) {
 }
 
 #endif // HTTPSRV_SEAM
+
+static int hsrv_platform_cpu_count(void) {
+    hsrv_cpus cpus;
+    hsrv_sys_get_cpus(&cpus);
+    int count = 0;
+    for (size_t i = 0; i < sizeof cpus.mask / sizeof cpus.mask[0]; i++) {
+        count += __builtin_popcountl(cpus.mask[i]);
+    }
+    return count > 0 ? count : 1;
+}
+
+// Binds the calling thread to the n-th of the CPUs it may run on, counted round and round.
+static void hsrv_platform_bind_cpu(int n) {
+    const unsigned bits = 8 * sizeof(unsigned long);
+    hsrv_cpus cpus;
+    hsrv_sys_get_cpus(&cpus);
+    int left = n % hsrv_platform_cpu_count();
+    for (unsigned i = 0; i < sizeof cpus.mask / sizeof cpus.mask[0] * bits; i++) {
+        if (!(cpus.mask[i / bits] >> (i % bits) & 1ul) || left-- > 0) continue;
+        memset(cpus.mask, 0, sizeof cpus.mask);
+        cpus.mask[i / bits] = 1ul << (i % bits);
+        hsrv_sys_set_cpus(&cpus);
+        return;
+    }
+}
 
 // A thread with all signals blocked, so that the application's handlers never run on it. 0 or an errno.
 static int hsrv_platform_thread_start(pthread_t *thread, void *(*fn)(void *), void *arg) {
@@ -3019,6 +3098,7 @@ typedef struct hsrv_pool {
     int num_threads; // started
     int want_threads;
     char name[32];
+    int cpu; // first worker's, to bind it to; -1: none
     hsrv_queue queue;
     void (*room)(void *arg); // called on a worker when somebody wants room and there is some again
     void *room_arg;
@@ -3034,6 +3114,7 @@ static hsrv_pool *hsrv_pool_new(hsrv_memory *memory, const char *name, int threa
     hsrv_pool *pool = (hsrv_pool *)hsrv_memory_take_zeroed(memory, sizeof *pool);
     if (!pool) return NULL;
     pool->memory = memory;
+    pool->cpu = -1;
     pool->want_threads = threads;
     snprintf(pool->name, sizeof pool->name, "%s", name);
     const size_t bytes = (size_t)threads * sizeof(pthread_t);
@@ -3116,7 +3197,9 @@ static void hsrv_pool_park(hsrv_pool *pool) {
 
 static void *hsrv_pool_worker(void *arg) {
     hsrv_pool *pool = (hsrv_pool *)arg;
-    hsrv_platform_thread_name(pool->name, (int)__atomic_fetch_add(&pool->up, 1u, __ATOMIC_RELAXED));
+    const int number = (int)__atomic_fetch_add(&pool->up, 1u, __ATOMIC_RELAXED);
+    hsrv_platform_thread_name(pool->name, number);
+    if (pool->cpu >= 0) hsrv_platform_bind_cpu(pool->cpu + number);
     for (;;) {
         if (hsrv_pool_step(pool)) continue;
         if (__atomic_load_n(&pool->stopping, __ATOMIC_SEQ_CST) != 0) return NULL;
@@ -3483,8 +3566,16 @@ typedef enum hsrv_loop_phase { HSRV_LOOP_RUN, HSRV_LOOP_GRACE, HSRV_LOOP_DRAIN, 
 
 typedef enum hsrv_message_kind {
     HSRV_MESSAGE_RETURNED, // a httpsrv_req
-    HSRV_MESSAGE_POST      // a hsrv_post
+    HSRV_MESSAGE_POST,     // a hsrv_post
+    HSRV_MESSAGE_ACCEPTED  // a hsrv_handed
 } hsrv_message_kind;
+
+// A connection that an acceptor hands over.
+typedef struct hsrv_handed {
+    hsrv_message message;
+    int fd;
+    struct sockaddr_storage address;
+} hsrv_handed;
 
 // Written by the loop, read by any thread.
 typedef struct hsrv_counters {
@@ -3493,9 +3584,15 @@ typedef struct hsrv_counters {
     size_t items[HTTPSRV_LOG_COUNT];
 } hsrv_counters;
 
+// An acceptor is a loop as well: it has listeners but no connections, and hands over what it accepts. Reactors come first
+// in the server's list.
 struct hsrv_loop {
     httpsrv *srv;
     int number;
+    bool is_acceptor, awaits_acceptors;
+    int turn;    // of an acceptor that goes by turns
+    int cpu;     // to bind the thread to; -1: none
+    size_t load; // connections given to this reactor that have not ended; any thread, relaxed
     int epfd, wakefd, reservefd;
     int listeners[HTTPSRV_MAX_LISTENERS]; // -1: none
     bool accepting;                       // listeners are watched
@@ -3550,11 +3647,15 @@ typedef enum hsrv_server_state {
     HSRV_SERVER_STOPPED
 } hsrv_server_state;
 
+typedef enum hsrv_address_kind { HSRV_ADDRESS_TCP, HSRV_ADDRESS_UNIX, HSRV_ADDRESS_INHERITED } hsrv_address_kind;
+
 typedef struct hsrv_address {
+    hsrv_address_kind kind;
     struct sockaddr_storage storage;
     socklen_t len;
     bool dual; // IPv6 that takes IPv4 as well
-    char text[64];
+    int fd; // shared by the loops, each of which has a copy: of a Unix socket while it listens, or inherited; else -1
+    char text[128];
     int port; // bound; -1 unless listening; the owner writes, any thread reads, relaxed
 } hsrv_address;
 
@@ -3596,6 +3697,7 @@ struct httpsrv {
     size_t stuck;
     // any thread
     uint32_t stop;      // calls of httpsrv_stop; 1: drain, more: cut
+    uint32_t acceptors; // that may still hand something over
     size_t connections; // open, in all loops
     hsrv_loop **wake;   // == loops once they can be woken; published with release for stop
 };
@@ -4294,7 +4396,9 @@ static void hsrv_output_clear(hsrv_memory *memory, hsrv_chain *chain) {
 
 static size_t hsrv_loop_peer_text(const unsigned char peer[16], char text[INET6_ADDRSTRLEN]) {
     static const unsigned char mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+    static const unsigned char none[16] = {0};
     const bool is_v4 = memcmp(peer, mapped, sizeof mapped) == 0;
+    if (memcmp(peer, none, sizeof none) == 0) return (size_t)(HSRV_APPEND(text, "unix") - text);
     if (!inet_ntop(is_v4 ? AF_INET : AF_INET6, is_v4 ? peer + 12 : peer, text, INET6_ADDRSTRLEN)) return 0;
     return strlen(text);
 }
@@ -4459,6 +4563,8 @@ static void hsrv_loop_init_wheels(hsrv_loop *loop) {
     hsrv_timers_init(&loop->wheels[HSRV_RING_HANDLER], loop->srv->shortest_timeout_ms, loop->now);
 }
 
+// What reactors need beside descriptors. Nothing is written to the large buffers here: on a machine with several memories
+// they come to lie where the reactor's own thread runs.
 static bool hsrv_loop_take_buffers(hsrv_loop *loop, uint32_t max_conns) {
     hsrv_memory *memory = &loop->srv->memory;
     loop->block_size = 128 + strlen(loop->srv->server_name);
@@ -5117,6 +5223,7 @@ static void hsrv_conn_free(hsrv_loop *loop, hsrv_conn *c) {
     hsrv_sys_close(c->fd);
     hsrv_conn_give_place(loop, c->peer, (c->flags & HSRV_CONN_REFUSED) != 0);
     hsrv_platform_count(&loop->counters.open, (size_t)-1);
+    __atomic_fetch_sub(&loop->load, 1u, __ATOMIC_RELAXED);
     hsrv_memory_slab_give(&loop->conns, c->slot);
 }
 
@@ -6631,6 +6738,13 @@ static void hsrv_reactor_serve(hsrv_loop *loop, hsrv_conn *c, hsrv_event event) 
 
 // ---- accepting ----
 
+// A listener that several loops share wakes one of them. Such a watch cannot be changed, only ended and begun again.
+static bool hsrv_reactor_watch_shared(hsrv_loop *loop, int i, bool on) {
+    const uint32_t slot = HSRV_WAKE_SLOT - 1 - (uint32_t)i;
+    if (on) return hsrv_loop_watch(loop, loop->listeners[i], EPOLLIN | EPOLLEXCLUSIVE, 0, slot) == 0 || errno == EEXIST;
+    return hsrv_sys_epoll_ctl(loop->epfd, EPOLL_CTL_DEL, loop->listeners[i], NULL) == 0 || errno == ENOENT;
+}
+
 // False if one could not be changed.
 static bool hsrv_reactor_watch_listeners(hsrv_loop *loop, bool on) {
     bool ok = true;
@@ -6641,24 +6755,32 @@ static bool hsrv_reactor_watch_listeners(hsrv_loop *loop, bool on) {
         memset(&event, 0, sizeof event);
         event.events = on ? (uint32_t)EPOLLIN : 0u;
         event.data.u64 = HSRV_WAKE_SLOT - 1 - (uint32_t)i;
-        ok = hsrv_sys_epoll_ctl(loop->epfd, EPOLL_CTL_MOD, loop->listeners[i], &event) == 0 && ok;
+        if (loop->srv->addresses[i].kind == HSRV_ADDRESS_TCP)
+            ok = hsrv_sys_epoll_ctl(loop->epfd, EPOLL_CTL_MOD, loop->listeners[i], &event) == 0 && ok;
+        else
+            ok = hsrv_reactor_watch_shared(loop, i, on) && ok;
     }
     return ok;
+}
+
+// Refuses a connection for which there is not even memory, or a descriptor.
+static void hsrv_reactor_turn_away(int fd) {
+    static const char refusal[] = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\n"
+                                  "Connection: close\r\n\r\n";
+    hsrv_sys_send(fd, refusal, sizeof refusal - 1);
+    hsrv_sys_shutdown_write(fd);
+    hsrv_sys_close(fd);
 }
 
 // No descriptor is left. A level-triggered listener would report at once, for ever: so it is not watched for a while,
 // or until one of our own descriptors is free. The reserve lets the client that waits longest have an answer meanwhile.
 static void hsrv_reactor_no_descriptors(hsrv_loop *loop, int listener, int err) {
-    static const char refusal[] = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\n"
-                                  "Connection: close\r\n\r\n";
     hsrv_loop_note(loop, HTTPSRV_LOG_NO_DESCRIPTORS, NULL, err);
     hsrv_loop_close_fd(&loop->reservefd);
     const int fd = hsrv_sys_accept(listener, NULL, NULL);
     if (fd >= 0) {
         hsrv_platform_count(&loop->counters.accepted, 1);
-        hsrv_sys_send(fd, refusal, sizeof refusal - 1);
-        hsrv_sys_shutdown_write(fd);
-        hsrv_sys_close(fd);
+        hsrv_reactor_turn_away(fd);
     }
     loop->reservefd = hsrv_sys_open_null();
     loop->accept_again = loop->now + HSRV_ACCEPT_AGAIN;
@@ -6700,21 +6822,23 @@ static hsrv_event hsrv_reactor_place(hsrv_loop *loop, const unsigned char peer[1
     return HSRV_EVENT_LOST;
 }
 
+// Makes an accepted socket a connection of this loop, which it was counted as.
 static void hsrv_reactor_admit(hsrv_loop *loop, int fd, const struct sockaddr_storage *address) {
     unsigned char peer[16];
-    hsrv_platform_count(&loop->counters.accepted, 1);
     hsrv_reactor_peer(address, peer);
     const hsrv_event event = hsrv_reactor_place(loop, peer);
+    const bool refused = event != HSRV_EVENT_NONE;
     if (event == HSRV_EVENT_LOST) {
+        __atomic_fetch_sub(&loop->load, 1u, __ATOMIC_RELAXED);
         hsrv_sys_close(fd);
         return;
     }
-    const bool refused = event != HSRV_EVENT_NONE;
     hsrv_conn *c = hsrv_conn_new(loop, fd);
     if (!c) {
+        __atomic_fetch_sub(&loop->load, 1u, __ATOMIC_RELAXED);
         hsrv_loop_note(loop, HTTPSRV_LOG_NO_MEMORY, NULL, 0);
         hsrv_conn_give_place(loop, peer, refused);
-        hsrv_sys_close(fd);
+        hsrv_reactor_turn_away(fd);
         return;
     }
     hsrv_platform_count(&loop->counters.open, 1);
@@ -6742,6 +6866,47 @@ static bool hsrv_reactor_accept_failed(hsrv_loop *loop, int listener, int err) {
     }
 }
 
+// Which reactor gets the next connection. What the others have got by now may be seen late: it need not be exact.
+static hsrv_loop *hsrv_reactor_choose(hsrv_loop *acceptor) {
+    const httpsrv *srv = acceptor->srv;
+    const int count = srv->config.reactors, first = acceptor->turn++ % count;
+    hsrv_loop *best = srv->loops[first];
+    if (acceptor->turn == count) acceptor->turn = 0;
+    if (srv->config.handover == HTTPSRV_HANDOVER_TURNS) return best;
+    for (int i = 0; i < count; i++) { // from another one each time, so that equals take turns
+        hsrv_loop *loop = srv->loops[(first + i) % count];
+        const size_t load = __atomic_load_n(&loop->load, __ATOMIC_RELAXED);
+        if (load < __atomic_load_n(&best->load, __ATOMIC_RELAXED)) best = loop;
+    }
+    return best;
+}
+
+// [acceptor]
+static void hsrv_reactor_hand_over(hsrv_loop *acceptor, int fd, const struct sockaddr_storage *address) {
+    hsrv_handed *handed = (hsrv_handed *)hsrv_memory_take_zeroed(&acceptor->srv->memory, sizeof *handed);
+    if (!handed) {
+        hsrv_loop_note(acceptor, HTTPSRV_LOG_NO_MEMORY, NULL, 0);
+        hsrv_reactor_turn_away(fd);
+        return;
+    }
+    hsrv_loop *loop = hsrv_reactor_choose(acceptor);
+    handed->message.kind = HSRV_MESSAGE_ACCEPTED;
+    handed->fd = fd;
+    handed->address = *address;
+    __atomic_fetch_add(&loop->load, 1u, __ATOMIC_RELAXED);
+    hsrv_loop_post(loop, &handed->message);
+}
+
+static void hsrv_reactor_on_accepted(hsrv_loop *loop, int fd, const struct sockaddr_storage *address) {
+    hsrv_platform_count(&loop->counters.accepted, 1);
+    if (loop->is_acceptor) {
+        hsrv_reactor_hand_over(loop, fd, address);
+        return;
+    }
+    __atomic_fetch_add(&loop->load, 1u, __ATOMIC_RELAXED);
+    hsrv_reactor_admit(loop, fd, address);
+}
+
 static void hsrv_reactor_accept(hsrv_loop *loop, int listener) {
     for (int i = 0; i < HSRV_TURN_ACCEPTS; i++) {
         struct sockaddr_storage address;
@@ -6749,7 +6914,7 @@ static void hsrv_reactor_accept(hsrv_loop *loop, int listener) {
         address.ss_family = AF_UNSPEC;
         const int fd = hsrv_sys_accept(listener, (struct sockaddr *)&address, &len);
         if (fd >= 0)
-            hsrv_reactor_admit(loop, fd, &address);
+            hsrv_reactor_on_accepted(loop, fd, &address);
         else if (hsrv_reactor_accept_failed(loop, listener, errno))
             return;
     }
@@ -6829,6 +6994,17 @@ static void hsrv_reactor_on_post(hsrv_loop *loop, hsrv_post *post) {
     if (hsrv_request_add_claim(req, HSRV_CLAIM_WANTED)) hsrv_reactor_on_returned(loop, req);
 }
 
+// A connection from an acceptor. After the drain there is no place for it.
+static void hsrv_reactor_on_handed(hsrv_loop *loop, hsrv_handed *handed) {
+    if (loop->phase == HSRV_LOOP_DONE) {
+        __atomic_fetch_sub(&loop->load, 1u, __ATOMIC_RELAXED);
+        hsrv_sys_close(handed->fd);
+    } else {
+        hsrv_reactor_admit(loop, handed->fd, &handed->address);
+    }
+    hsrv_memory_give(&loop->srv->memory, handed, sizeof *handed);
+}
+
 static void hsrv_reactor_on_message(hsrv_loop *loop, hsrv_message *message) {
     switch ((hsrv_message_kind)message->kind) {
     case HSRV_MESSAGE_RETURNED:
@@ -6837,6 +7013,9 @@ static void hsrv_reactor_on_message(hsrv_loop *loop, hsrv_message *message) {
         break;
     case HSRV_MESSAGE_POST:
         hsrv_reactor_on_post(loop, (hsrv_post *)(void *)((char *)message - offsetof(struct hsrv_post, message)));
+        break;
+    case HSRV_MESSAGE_ACCEPTED:
+        hsrv_reactor_on_handed(loop, (hsrv_handed *)(void *)((char *)message - offsetof(struct hsrv_handed, message)));
         break;
     }
 }
@@ -6930,6 +7109,25 @@ static void hsrv_reactor_begin_drain(hsrv_loop *loop, int drain_ms) {
     hsrv_reactor_sweep(loop, hsrv_reactor_close_idle);
 }
 
+// An acceptor that ends has put into the inboxes what it has accepted before it says that it ends.
+static void hsrv_reactor_end_accepting(hsrv_loop *acceptor) {
+    const httpsrv *srv = acceptor->srv;
+    __atomic_fetch_sub(&acceptor->srv->acceptors, 1u, __ATOMIC_RELEASE);
+    for (int i = 0; i < srv->config.reactors; i++) {
+        hsrv_sys_eventfd_add(srv->loops[i]->wakefd);
+    }
+}
+
+// Whether no acceptor will hand over anything more: a reactor that drains has to have taken all of it in. If not, their
+// end wakes it.
+static bool hsrv_reactor_all_handed_over(hsrv_loop *loop) {
+    if (loop->is_acceptor) return true;
+    loop->awaits_acceptors = __atomic_load_n(&loop->srv->acceptors, __ATOMIC_ACQUIRE) > 0;
+    if (loop->awaits_acceptors) return false;
+    hsrv_reactor_serve_inbox(loop);
+    return true;
+}
+
 static void hsrv_reactor_drain(hsrv_loop *loop) {
     const httpsrv_config *config = &loop->srv->config;
     const uint32_t stop = __atomic_load_n(&loop->srv->stop, __ATOMIC_ACQUIRE);
@@ -6942,6 +7140,7 @@ static void hsrv_reactor_drain(hsrv_loop *loop) {
         loop->phase_ends = loop->now + (uint64_t)config->timeout_ms.grace;
     }
     if (loop->phase == HSRV_LOOP_GRACE && (stop > 1 || loop->now >= loop->phase_ends)) {
+        if (!hsrv_reactor_all_handed_over(loop)) return;
         hsrv_reactor_begin_drain(loop, config->timeout_ms.drain);
     }
     if (loop->phase != HSRV_LOOP_DRAIN) return;
@@ -6949,7 +7148,9 @@ static void hsrv_reactor_drain(hsrv_loop *loop) {
     if (stop > 1 || loop->now >= loop->phase_ends) hsrv_reactor_sweep(loop, hsrv_reactor_cut);
     hsrv_reactor_serve_ready(loop);
     hsrv_reactor_reap(loop);
-    if (loop->counters.open == 0) loop->phase = HSRV_LOOP_DONE;
+    if (loop->counters.open > 0) return;
+    loop->phase = HSRV_LOOP_DONE;
+    if (loop->is_acceptor) hsrv_reactor_end_accepting(loop);
 }
 
 // ---- the turn ----
@@ -6959,7 +7160,8 @@ static int hsrv_reactor_timeout(const hsrv_loop *loop) {
     if (loop->ready || loop->closing || hsrv_queue_inbox_pending(&loop->inbox)) return 0;
     if (loop->phase == HSRV_LOOP_RUN && __atomic_load_n(&loop->srv->stop, __ATOMIC_SEQ_CST) != 0) return 0;
     uint64_t next = hsrv_timers_next(loop);
-    if (loop->phase != HSRV_LOOP_RUN && loop->phase_ends < next) next = loop->phase_ends;
+    const bool ends = loop->phase != HSRV_LOOP_RUN && !loop->awaits_acceptors;
+    if (ends && loop->phase_ends < next) next = loop->phase_ends;
     if (loop->accept_again != 0 && loop->accept_again < next) next = loop->accept_again;
     if (next == UINT64_MAX) return -1;
     const uint64_t now = hsrv_sys_monotonic_ms();
@@ -7098,8 +7300,13 @@ static void hsrv_server_complete_timeouts(httpsrv *srv) {
 
 static void hsrv_server_complete(httpsrv *srv) {
     httpsrv_config *c = &srv->config;
-    if (c->reactors == HTTPSRV_ALL_CPUS) c->reactors = hsrv_sys_cpu_count();
+    if (c->reactors == HTTPSRV_ALL_CPUS) c->reactors = hsrv_platform_cpu_count();
     c->reactors = hsrv_server_int(srv, c->reactors, "reactors", 1, 1, HSRV_MAX_REACTORS, false);
+    c->acceptors = hsrv_server_int(srv, c->acceptors, "acceptors", 0, 0, HSRV_MAX_REACTORS, false);
+    c->socket_mode = hsrv_server_int(srv, c->socket_mode, "socket_mode", 0, 0, 07777, false);
+    if (c->handover < HTTPSRV_HANDOVER_LEAST || c->handover > HTTPSRV_HANDOVER_TURNS) {
+        hsrv_server_fail(srv, HTTPSRV_ARG, "handover: %d is unknown", (int)c->handover);
+    }
     c->backlog = hsrv_server_int(srv, c->backlog, "backlog", 1024, 1, 65535, false);
     c->port = hsrv_server_int(srv, c->port, "port", 0, 0, 65535, false);
     hsrv_server_complete_limits(srv);
@@ -7132,11 +7339,65 @@ static bool hsrv_server_set_ipv6(hsrv_address *address, const char *host, int po
     return inet_pton(AF_INET6, host, &in6->sin6_addr) == 1;
 }
 
+// There is room for one.
+static hsrv_address *hsrv_server_next_address(httpsrv *srv, hsrv_address_kind kind) {
+    hsrv_address *address = &srv->addresses[srv->num_addresses++];
+    address->kind = kind;
+    address->fd = address->port = -1;
+    return address;
+}
+
+static void hsrv_server_add_unix(httpsrv *srv, const char *path) {
+    hsrv_address *address = hsrv_server_next_address(srv, HSRV_ADDRESS_UNIX);
+    struct sockaddr_un *un = (struct sockaddr_un *)(void *)&address->storage;
+    const size_t len = strlen(path);
+    snprintf(address->text, sizeof address->text, "unix:%s", path);
+    if (len == 0 || len >= sizeof un->sun_path) {
+        hsrv_server_fail(srv, HTTPSRV_ARG, "%s: a path of 1 to %d bytes is wanted", address->text,
+                         (int)sizeof un->sun_path - 1);
+        return;
+    }
+    un->sun_family = AF_UNIX;
+    memcpy(un->sun_path, path, len + 1);
+    address->len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len + 1);
+}
+
+static void hsrv_server_add_inherited(httpsrv *srv, int fd) {
+    hsrv_address *address = hsrv_server_next_address(srv, HSRV_ADDRESS_INHERITED);
+    address->fd = fd;
+    snprintf(address->text, sizeof address->text, "fd:%d", fd);
+}
+
+static void hsrv_server_parse_fd(httpsrv *srv, const char *text) {
+    const int64_t fd = hsrv_text_parse_number(hsrv_text_of(text));
+    if (fd >= 0 && fd <= INT_MAX)
+        hsrv_server_add_inherited(srv, (int)fd);
+    else
+        hsrv_server_fail(srv, HTTPSRV_ARG, "fd:%s: not a descriptor", text);
+}
+
+// sd_listen_fds(3): descriptors from 3 on, if they are meant for this process.
+static void hsrv_server_take_systemd(httpsrv *srv) {
+    const char *pid = getenv("LISTEN_PID"), *fds = getenv("LISTEN_FDS");
+    const int64_t count = fds ? hsrv_text_parse_number(hsrv_text_of(fds)) : -1;
+    if (!pid || hsrv_text_parse_number(hsrv_text_of(pid)) != (int64_t)getpid() || count < 1) {
+        hsrv_server_fail(srv, HTTPSRV_ARG, "systemd: LISTEN_PID and LISTEN_FDS give this process no sockets");
+        return;
+    }
+    if (count > HTTPSRV_MAX_LISTENERS - srv->num_addresses) {
+        hsrv_server_fail(srv, HTTPSRV_ARG, "systemd: %lld sockets are more than HTTPSRV_MAX_LISTENERS leaves room for",
+                         (long long)count);
+        return;
+    }
+    for (int i = 0; i < (int)count; i++) {
+        hsrv_server_add_inherited(srv, 3 + i);
+    }
+}
+
 // "" stands for all addresses. Adds to srv->addresses.
 static void hsrv_server_add_address(httpsrv *srv, const char *host, int port) {
-    hsrv_address *address = &srv->addresses[srv->num_addresses++];
+    hsrv_address *address = hsrv_server_next_address(srv, HSRV_ADDRESS_TCP);
     const bool is_v6 = strchr(host, ':') != NULL;
-    address->port = -1;
     snprintf(address->text, sizeof address->text, is_v6 ? "[%s]:%d" : "%s:%d", host[0] ? host : "*", port);
     if (strcmp(host, "localhost") == 0) host = "127.0.0.1";
     const bool ok = host[0] == '\0' ? hsrv_server_set_ipv6(address, "::", port, true)
@@ -7166,10 +7427,23 @@ static void hsrv_server_parse_address(httpsrv *srv, const char *text) {
     hsrv_server_add_address(srv, strcmp(host, "*") == 0 ? "" : host, (int)port);
 }
 
+static void hsrv_server_take_address(httpsrv *srv, const char *text) {
+    if (srv->num_addresses == HTTPSRV_MAX_LISTENERS)
+        hsrv_server_fail(srv, HTTPSRV_ARG, "%s: more addresses than HTTPSRV_MAX_LISTENERS", text);
+    else if (strncmp(text, "unix:", 5) == 0)
+        hsrv_server_add_unix(srv, text + 5);
+    else if (strncmp(text, "fd:", 3) == 0)
+        hsrv_server_parse_fd(srv, text + 3);
+    else if (strcmp(text, "systemd") == 0)
+        hsrv_server_take_systemd(srv);
+    else
+        hsrv_server_parse_address(srv, text);
+}
+
 static void hsrv_server_take_addresses(httpsrv *srv) {
     const httpsrv_config *config = &srv->config;
     for (int i = 0; i < HTTPSRV_MAX_LISTENERS && config->listen[i]; i++) {
-        hsrv_server_parse_address(srv, config->listen[i]);
+        hsrv_server_take_address(srv, config->listen[i]);
     }
     if (srv->num_addresses > 0 || srv->result != HTTPSRV_OK) return;
     if (config->host && strlen(config->host) >= INET6_ADDRSTRLEN) {
@@ -7198,7 +7472,7 @@ static void hsrv_server_room(void *arg) {
 }
 
 static hsrv_pool *hsrv_server_add_pool(httpsrv *srv, const httpsrv_pool_config *config) {
-    const int cpus = hsrv_sys_cpu_count();
+    const int cpus = hsrv_platform_cpu_count();
     const int threads = hsrv_server_int(srv, config->threads, "pools[].threads", cpus, 1, HSRV_MAX_THREADS, false);
     const int queue = hsrv_server_int(srv, config->queue, "pools[].queue", 1024, 1, HSRV_MAX_QUEUE, false);
     if (srv->result != HTTPSRV_OK) return NULL;
@@ -7393,16 +7667,90 @@ static int hsrv_server_open_address(httpsrv *srv, hsrv_address *address, bool si
     return hsrv_server_open_socket(srv, address, sibling);
 }
 
+// A file that a server has left behind is in the way of its successor. Whether it was one, that nobody listens on.
+static bool hsrv_server_remove_stale(const hsrv_address *address) {
+    const struct sockaddr_un *un = (const struct sockaddr_un *)(const void *)&address->storage;
+    if (!hsrv_sys_is_socket(un->sun_path)) return false;
+    const int fd = hsrv_sys_socket(AF_UNIX);
+    if (fd < 0) return false;
+    const bool refused =
+        hsrv_sys_connect(fd, (const struct sockaddr *)&address->storage, address->len) != 0 && errno == ECONNREFUSED;
+    hsrv_sys_close(fd);
+    return refused && hsrv_sys_unlink(un->sun_path) == 0;
+}
+
+static int hsrv_server_bind_unix(const hsrv_address *address, int fd) {
+    if (hsrv_sys_bind(fd, (const struct sockaddr *)&address->storage, address->len) == 0) return 0;
+    if (errno != EADDRINUSE) return -1;
+    if (!hsrv_server_remove_stale(address)) {
+        errno = EADDRINUSE;
+        return -1;
+    }
+    return hsrv_sys_bind(fd, (const struct sockaddr *)&address->storage, address->len);
+}
+
+// Permissions are narrowed before the file is there, and widened, beyond umask, when it is.
+static int hsrv_server_prepare_unix(httpsrv *srv, const hsrv_address *address, int fd) {
+    const struct sockaddr_un *un = (const struct sockaddr_un *)(const void *)&address->storage;
+    const unsigned mode = (unsigned)srv->config.socket_mode;
+    if (mode != 0 && hsrv_sys_fchmod(fd, mode) != 0) return -1;
+    if (hsrv_server_bind_unix(address, fd) != 0) return -1;
+    if (mode != 0 && hsrv_sys_chmod(un->sun_path, mode) != 0) return -1;
+    return hsrv_sys_listen(fd, srv->config.backlog);
+}
+
+// -1 with errno.
+static int hsrv_server_open_unix(httpsrv *srv, const hsrv_address *address) {
+    const int fd = hsrv_sys_socket(AF_UNIX);
+    if (fd < 0) return -1;
+    if (hsrv_server_prepare_unix(srv, address, fd) == 0) return fd;
+    const int err = errno;
+    hsrv_sys_close(fd);
+    errno = err;
+    return -1;
+}
+
+// Gives a loop its copy of a socket that several loops share. Of those that watch it the kernel wakes one.
+static httpsrv_result hsrv_server_share(httpsrv *srv, int index, hsrv_loop *loop) {
+    hsrv_address *address = &srv->addresses[index];
+    if (address->fd < 0) address->fd = hsrv_server_open_unix(srv, address);
+    const int fd = address->fd < 0 ? -1 : hsrv_sys_copy_listener(address->fd);
+    if (fd < 0) return hsrv_server_fail(srv, HTTPSRV_SYS, "%s: %s", address->text, strerror(errno));
+    loop->listeners[index] = fd;
+    __atomic_store_n(&address->port, 0, __ATOMIC_RELAXED);
+    const uint32_t slot = HSRV_WAKE_SLOT - 1 - (uint32_t)index;
+    if (hsrv_loop_watch(loop, fd, EPOLLIN | EPOLLEXCLUSIVE, 0, slot) == 0) return HTTPSRV_OK;
+    return hsrv_server_fail(srv, HTTPSRV_SYS, "%s: %s", address->text, strerror(errno));
+}
+
+// The end of a Unix socket: its file goes first, so that a successor's is not taken away.
+static void hsrv_server_close_unix(hsrv_address *address) {
+    if (address->kind != HSRV_ADDRESS_UNIX || address->fd < 0) return;
+    hsrv_sys_unlink(((const struct sockaddr_un *)(const void *)&address->storage)->sun_path);
+    hsrv_loop_close_fd(&address->fd);
+}
+
+// The loops that accept: acceptors if there are any, else all.
+static int hsrv_server_first_accepting(const httpsrv *srv) {
+    return srv->config.acceptors > 0 ? srv->config.reactors : 0;
+}
+
+// Reactors and acceptors.
+static int hsrv_server_loop_count(const httpsrv *srv) {
+    return srv->config.reactors + srv->config.acceptors;
+}
+
 // The first socket of an address is bound without SO_REUSEPORT, so that a second program on the port is told that it is
 // in use, and gets the option right after, so that its siblings can join it.
 static httpsrv_result hsrv_server_listen_on(httpsrv *srv, int index, hsrv_loop *loop) {
     hsrv_address *address = &srv->addresses[index];
-    const bool sibling = loop->number > 0;
+    const int first = hsrv_server_first_accepting(srv);
+    const bool sibling = loop->number > first;
     const int fd = hsrv_server_open_address(srv, address, sibling);
     if (fd < 0) return hsrv_server_fail(srv, HTTPSRV_SYS, "%s: %s", address->text, strerror(errno));
     loop->listeners[index] = fd;
     const bool open_to_siblings =
-        sibling || srv->num_loops == 1 || hsrv_sys_setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, 1) == 0;
+        sibling || srv->num_loops == first + 1 || hsrv_sys_setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, 1) == 0;
     if (open_to_siblings && hsrv_loop_watch(loop, fd, EPOLLIN, 0, HSRV_WAKE_SLOT - 1 - (uint32_t)index) == 0) {
         return HTTPSRV_OK;
     }
@@ -7410,13 +7758,20 @@ static httpsrv_result hsrv_server_listen_on(httpsrv *srv, int index, hsrv_loop *
 }
 
 static httpsrv_result hsrv_server_open_listeners(httpsrv *srv) {
-    for (int i = 0; i < srv->num_loops; i++) {
+    for (int i = hsrv_server_first_accepting(srv); i < srv->num_loops; i++) {
         for (int k = 0; k < srv->num_addresses; k++) {
-            if (hsrv_server_listen_on(srv, k, srv->loops[i]) != HTTPSRV_OK) return srv->result;
+            const bool is_tcp = srv->addresses[k].kind == HSRV_ADDRESS_TCP;
+            hsrv_loop *loop = srv->loops[i];
+            const httpsrv_result result =
+                is_tcp ? hsrv_server_listen_on(srv, k, loop) : hsrv_server_share(srv, k, loop);
+            if (result != HTTPSRV_OK) return result;
         }
         srv->loops[i]->accepting = true;
+    }
+    for (int i = 0; i < srv->num_loops; i++) {
         srv->loops[i]->phase = HSRV_LOOP_RUN;
     }
+    __atomic_store_n(&srv->acceptors, (uint32_t)srv->config.acceptors, __ATOMIC_RELAXED);
     return HTTPSRV_OK;
 }
 
@@ -7426,13 +7781,14 @@ static void hsrv_server_close_listeners(httpsrv *srv) {
     }
     for (int i = 0; i < srv->num_addresses; i++) {
         __atomic_store_n(&srv->addresses[i].port, -1, __ATOMIC_RELAXED);
+        hsrv_server_close_unix(&srv->addresses[i]);
     }
 }
 
 // Loops and pools are made by the first listen and stay until the end: a worker that was stuck in a drain may still
 // bring its request home.
 static httpsrv_result hsrv_server_make_loops(httpsrv *srv) {
-    const int count = srv->config.reactors;
+    const int count = hsrv_server_loop_count(srv);
     if (srv->num_loops == count) return HTTPSRV_OK;
     if (!hsrv_conn_tally_init(srv)) return hsrv_server_fail(srv, HTTPSRV_NOMEM, "max.per_ip: out of memory");
     if (!srv->loops) srv->loops = (hsrv_loop **)hsrv_memory_take(&srv->memory, (size_t)count * sizeof(hsrv_loop *));
@@ -7445,6 +7801,8 @@ static httpsrv_result hsrv_server_make_loops(httpsrv *srv) {
             const char *why = result == HTTPSRV_SYS ? strerror(errno) : "out of memory";
             return hsrv_server_fail(srv, result, "reactor %d: %s", srv->num_loops, why);
         }
+        loop->is_acceptor = srv->num_loops >= srv->config.reactors;
+        loop->cpu = srv->config.affinity ? srv->num_loops : -1;
         srv->loops[srv->num_loops++] = loop;
     }
     __atomic_store_n(&srv->wake, srv->loops, __ATOMIC_SEQ_CST);
@@ -7452,7 +7810,10 @@ static httpsrv_result hsrv_server_make_loops(httpsrv *srv) {
 }
 
 static httpsrv_result hsrv_server_start_pools(httpsrv *srv) {
+    int cpu = hsrv_server_loop_count(srv);
     for (int i = 0; i < srv->num_pools; i++) {
+        if (srv->config.affinity) srv->pools[i]->cpu = cpu;
+        cpu += srv->pools[i]->want_threads;
         const int err = hsrv_pool_start(srv->pools[i]);
         if (err != 0) return hsrv_server_fail(srv, HTTPSRV_SYS, "pool %s: %s", srv->pools[i]->name, strerror(err));
     }
@@ -7486,7 +7847,7 @@ static void hsrv_server_stop(httpsrv *srv) {
     const int err = errno;
     __atomic_fetch_add(&srv->stop, 1u, __ATOMIC_SEQ_CST);
     hsrv_loop **loops = __atomic_load_n(&srv->wake, __ATOMIC_SEQ_CST);
-    for (int i = 0; loops && i < srv->config.reactors; i++) {
+    for (int i = 0; loops && i < hsrv_server_loop_count(srv); i++) {
         hsrv_sys_eventfd_add(loops[i]->wakefd);
     }
     errno = err;
@@ -7501,7 +7862,12 @@ static void *hsrv_server_run_loop(void *arg) {
 }
 
 static void *hsrv_server_loop_thread(void *arg) {
-    hsrv_platform_thread_name("httpsrv", ((hsrv_loop *)arg)->number);
+    const hsrv_loop *loop = (const hsrv_loop *)arg;
+    if (loop->is_acceptor)
+        hsrv_platform_thread_name("accept", loop->number - loop->srv->config.reactors);
+    else
+        hsrv_platform_thread_name("httpsrv", loop->number);
+    if (loop->cpu >= 0) hsrv_platform_bind_cpu(loop->cpu);
     return hsrv_server_run_loop(arg);
 }
 
@@ -7513,6 +7879,8 @@ static httpsrv_result hsrv_server_start_loops(httpsrv *srv, int first) {
         const int err = hsrv_platform_thread_start(&loop->thread, hsrv_server_loop_thread, loop);
         loop->has_thread = err == 0;
         if (err == 0) continue;
+        const int acceptors_started = i > srv->config.reactors ? i - srv->config.reactors : 0;
+        __atomic_fetch_sub(&srv->acceptors, (uint32_t)(srv->config.acceptors - acceptors_started), __ATOMIC_RELEASE);
         __atomic_store_n(&srv->stop, 1u, __ATOMIC_RELEASE);
         hsrv_server_stop(srv);
         return hsrv_server_fail(srv, HTTPSRV_SYS, "reactor %d: %s", i, strerror(err));
@@ -7568,8 +7936,12 @@ static httpsrv_result hsrv_server_prepare(httpsrv *srv) {
 static httpsrv_result hsrv_server_run(httpsrv *srv) {
     httpsrv_result result = hsrv_server_prepare(srv);
     if (result != HTTPSRV_OK) return result;
+    hsrv_cpus before;
     result = hsrv_server_start_loops(srv, 1);
+    hsrv_sys_get_cpus(&before);
+    if (srv->config.affinity) hsrv_platform_bind_cpu(srv->loops[0]->cpu);
     hsrv_server_run_loop(srv->loops[0]);
+    if (srv->config.affinity) hsrv_sys_set_cpus(&before);
     hsrv_server_finish(srv);
     return result;
 }
@@ -7630,6 +8002,10 @@ static void hsrv_server_free(httpsrv *srv) {
     for (int i = 0; i < srv->num_loops; i++) {
         hsrv_server_end_loop(srv->loops[i]);
     }
+    for (int i = 0; i < srv->num_addresses; i++) {
+        hsrv_server_close_unix(&srv->addresses[i]);
+        hsrv_loop_close_fd(&srv->addresses[i].fd);
+    }
     for (int i = 0; i < srv->num_pools; i++) {
         hsrv_pool_free(srv->pools[i]);
     }
@@ -7639,7 +8015,7 @@ static void hsrv_server_free(httpsrv *srv) {
     }
     hsrv_conn_tally_free(srv);
     hsrv_memory memory = srv->memory;
-    hsrv_memory_give(&memory, srv->loops, (size_t)srv->config.reactors * sizeof(hsrv_loop *));
+    hsrv_memory_give(&memory, srv->loops, (size_t)hsrv_server_loop_count(srv) * sizeof(hsrv_loop *));
     hsrv_router_free(&srv->router, &memory);
     hsrv_memory_give_text(&memory, srv->server_name);
     hsrv_memory_give(&memory, srv, sizeof *srv);
@@ -7678,7 +8054,7 @@ static void hsrv_server_add_counters(httpsrv_metrics *out, const hsrv_counters *
 static void hsrv_server_metrics(const httpsrv *srv, httpsrv_metrics *out) {
     memset(out, 0, sizeof *out);
     hsrv_loop *const *loops = __atomic_load_n(&srv->wake, __ATOMIC_ACQUIRE);
-    for (int i = 0; loops && i < srv->config.reactors; i++) {
+    for (int i = 0; loops && i < hsrv_server_loop_count(srv); i++) {
         hsrv_server_add_counters(out, &loops[i]->counters);
     }
     for (int i = 0; loops && i < srv->num_pools; i++) {

@@ -14,6 +14,7 @@
 #include "httpsrv.h"
 #include <errno.h>
 #include <getopt.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,6 +32,7 @@ typedef struct options {
     const char *host;
     int port;
     int reactors;
+    int acceptors;
     int pool_threads; // 0: as many as each pool has by default
     int queue;
     int64_t max_body;
@@ -75,6 +77,8 @@ static const char index_page[] =
     "<dt><a href=\"/sleep/1000\">/sleep/:ms</a><dd>A handler that blocks, at most 10 seconds, in a pool of "
     "its own:\n"
     "nothing else waits for it.\n"
+    "<dt><a href=\"/deferred/1000\">/deferred/:ms</a><dd>An answer that another thread gives so much later, while no "
+    "thread waits.\n"
     "<dt><a href=\"/healthz\">/healthz</a><dd>Liveness, for an orchestrator.\n"
     "<dt><a href=\"/readyz\">/readyz</a><dd>Readiness: 503 once the server drains.\n"
     "<dt><a href=\"/no/such/page\">/no/such/page</a><dd>What an unknown path gets.\n"
@@ -140,6 +144,102 @@ static void sleep_route(httpsrv_req *req, void *user) {
     httpsrv_replyf(req, 200, "text/plain", "slept %d ms\n", ms);
 }
 
+// ---- /deferred: a clock thread answers ----
+
+typedef struct wait_entry {
+    struct wait_entry *next; // sorted by time
+    struct timespec due;
+    httpsrv_token token;
+    int ms;
+} wait_entry;
+
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    wait_entry *first; // under the lock
+    bool over;         // likewise
+} waits = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+
+static bool is_before(struct timespec a, struct timespec b) {
+    return a.tv_sec != b.tv_sec ? a.tv_sec < b.tv_sec : a.tv_nsec < b.tv_nsec;
+}
+
+static void add_wait(wait_entry *entry) {
+    pthread_mutex_lock(&waits.lock);
+    wait_entry **link = &waits.first;
+    while (*link && !is_before(entry->due, (*link)->due))
+        link = &(*link)->next;
+    entry->next = *link;
+    *link = entry;
+    pthread_cond_signal(&waits.changed);
+    pthread_mutex_unlock(&waits.lock);
+}
+
+// The next one that is due; NULL at the end of the program.
+static wait_entry *take_due(void) {
+    wait_entry *entry = NULL;
+    pthread_mutex_lock(&waits.lock);
+    while (!waits.over && !entry) {
+        struct timespec now;
+        clock_gettime(CLOCK_REALTIME, &now);
+        if (!waits.first) {
+            pthread_cond_wait(&waits.changed, &waits.lock);
+        } else if (is_before(now, waits.first->due)) {
+            struct timespec due = waits.first->due;
+            pthread_cond_timedwait(&waits.changed, &waits.lock, &due);
+        } else {
+            entry = waits.first;
+            waits.first = entry->next;
+        }
+    }
+    pthread_mutex_unlock(&waits.lock);
+    return entry;
+}
+
+static void *run_clock(void *arg) {
+    (void)arg;
+    for (wait_entry *entry = take_due(); entry; entry = take_due()) {
+        char text[64];
+        int len = snprintf(text, sizeof text, "deferred for %d ms\n", entry->ms);
+        httpsrv_finish(server, entry->token,
+                       &(httpsrv_answer){.status = 200, .type = "text/plain", .body = {text, (size_t)len}});
+        free(entry);
+    }
+    return NULL;
+}
+
+static void end_clock(pthread_t clock) {
+    pthread_mutex_lock(&waits.lock);
+    waits.over = true;
+    pthread_cond_signal(&waits.changed);
+    pthread_mutex_unlock(&waits.lock);
+    pthread_join(clock, NULL);
+    while (waits.first) {
+        wait_entry *entry = waits.first;
+        waits.first = entry->next;
+        free(entry);
+    }
+}
+
+static void deferred(httpsrv_req *req, void *user) {
+    (void)user;
+    int ms = parse_ms(httpsrv_param(req, "ms"));
+    wait_entry *entry = ms >= 0 ? malloc(sizeof *entry) : NULL;
+    if (!entry) {
+        httpsrv_reply(req, 400, "text/plain", HTTPSRV_STR("milliseconds from 0 to 10000, please\n"));
+        return;
+    }
+    entry->ms = ms;
+    clock_gettime(CLOCK_REALTIME, &entry->due);
+    long nsec = entry->due.tv_nsec + ms % 1000 * 1000000L;
+    entry->due.tv_sec += ms / 1000 + nsec / 1000000000L;
+    entry->due.tv_nsec = nsec % 1000000000L;
+    entry->token = httpsrv_defer(req);
+    add_wait(entry);
+}
+
+// ---- probes ----
+
 static void healthz(httpsrv_req *req, void *user) {
     (void)user;
     httpsrv_reply(req, 200, "text/plain", HTTPSRV_STR("ok\n"));
@@ -158,6 +258,7 @@ static void add_routes(httpsrv *srv) {
     httpsrv_on(srv, "GET /json", json, NULL);
     httpsrv_on(srv, "GET /hello/:name", hello, NULL);
     httpsrv_on(srv, "* /echo", echo, NULL);
+    httpsrv_on(srv, "GET /deferred/:ms", deferred, NULL);
     httpsrv_on(srv, "GET /healthz", healthz, NULL);
     httpsrv_on(srv, "GET /readyz", readyz, NULL);
     httpsrv_route(srv, &(httpsrv_route_config){.pattern = "GET /pool/plaintext", .handler = plaintext, .pool = "work"});
@@ -171,6 +272,7 @@ static void usage(FILE *out) {
                  "  --host ADDRESS      address to listen on (all)\n"
                  "  --port N            port, 0 for a free one (8080)\n"
                  "  --reactors N        event loops, 0 for one per CPU (1)\n"
+                 "  --acceptors N       threads that accept for the reactors, 0: each accepts for itself (0)\n"
                  "  --pool-threads N    threads of each pool (work: one per CPU, sleep: 16)\n"
                  "  --queue N           requests that may wait for each pool (1024)\n"
                  "  --max-body BYTES    largest request body (1048576)\n"
@@ -193,6 +295,7 @@ static const struct option flags[] = {
     {"host", required_argument, NULL, 'h'},
     {"port", required_argument, NULL, 'p'},
     {"reactors", required_argument, NULL, 'r'},
+    {"acceptors", required_argument, NULL, 'a'},
     {"pool-threads", required_argument, NULL, 't'},
     {"queue", required_argument, NULL, 'u'},
     {"max-body", required_argument, NULL, 'b'},
@@ -206,6 +309,7 @@ static void set_option(options *to, int flag, const char *name, const char *valu
     case 'h': to->host = value; break;
     case 'p': to->port = (int)parse_number(name, value, 0, 65535); break;
     case 'r': to->reactors = (int)parse_number(name, value, 0, 1024); break;
+    case 'a': to->acceptors = (int)parse_number(name, value, 0, 64); break;
     case 't': to->pool_threads = (int)parse_number(name, value, 1, 1024); break;
     case 'u': to->queue = (int)parse_number(name, value, 1, 1 << 20); break;
     case 'b': to->max_body = parse_number(name, value, 0, INT64_MAX); break;
@@ -257,6 +361,7 @@ static httpsrv *make_server(const options *from) {
         .host = from->host,
         .port = from->port,
         .reactors = from->reactors > 0 ? from->reactors : HTTPSRV_ALL_CPUS,
+        .acceptors = from->acceptors,
         .pools = {{"work", from->pool_threads, from->queue},
                   {"sleep", from->pool_threads ? from->pool_threads : SLEEP_THREADS, from->queue}},
         .max.body = from->max_body ? from->max_body : HTTPSRV_ZERO,
@@ -294,10 +399,17 @@ int main(int argc, char **argv) {
         httpsrv_free(server);
         return 1;
     }
+    pthread_t clock;
+    if (pthread_create(&clock, NULL, run_clock, NULL) != 0) {
+        fprintf(stderr, "showcase: no thread for the clock\n");
+        httpsrv_free(server);
+        return 1;
+    }
     stop_on_signals();
     print_url(opt.host, httpsrv_port(server, 0));
     httpsrv_result result = httpsrv_run(server);
     if (result != HTTPSRV_OK) fprintf(stderr, "showcase: %s\n", httpsrv_error(server));
+    end_clock(clock);
     if (is_stuck(server)) _exit(result == HTTPSRV_OK ? 0 : 1);
     httpsrv_free(server);
     return result == HTTPSRV_OK ? 0 : 1;

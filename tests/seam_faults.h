@@ -154,6 +154,31 @@ static inline int hsrv_sys_listen(int fd, int backlog) {
     return listen(fd, backlog);
 }
 
+static inline int hsrv_sys_connect(int fd, const struct sockaddr *address, socklen_t len) {
+    return connect(fd, address, len);
+}
+
+static inline int hsrv_sys_fchmod(int fd, unsigned mode) {
+    return fchmod(fd, (mode_t)mode);
+}
+
+static inline int hsrv_sys_chmod(const char *path, unsigned mode) {
+    return chmod(path, (mode_t)mode);
+}
+
+static inline int hsrv_sys_unlink(const char *path) {
+    return unlink(path);
+}
+
+static inline bool hsrv_sys_is_socket(const char *path) {
+    struct stat status;
+    return lstat(path, &status) == 0 && S_ISSOCK(status.st_mode);
+}
+
+static inline int hsrv_sys_copy_listener(int fd) {
+    return fcntl(fd, F_DUPFD_CLOEXEC, 3);
+}
+
 static inline int hsrv_sys_getsockname(int fd, struct sockaddr *address, socklen_t *len) {
     if (fault_errno(FAULT_GETSOCKNAME)) return -1;
     return getsockname(fd, address, len);
@@ -286,8 +311,19 @@ static inline int hsrv_sys_descriptor_limit(uint64_t *soft) {
     return 0;
 }
 
-static inline int hsrv_sys_cpu_count(void) {
-    return 2;
+typedef struct hsrv_cpus {
+    unsigned long mask[64];
+    long bytes;
+} hsrv_cpus;
+
+static inline void hsrv_sys_get_cpus(hsrv_cpus *cpus) {
+    memset(cpus, 0, sizeof *cpus);
+    cpus->mask[0] = 3;
+    cpus->bytes = 8;
+}
+
+static inline void hsrv_sys_set_cpus(const hsrv_cpus *cpus) {
+    (void)cpus;
 }
 
 static inline int hsrv_sys_thread_create(pthread_t *thread, void *(*fn)(void *), void *arg) {
