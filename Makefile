@@ -20,8 +20,8 @@ SCRIPTS  = $(wildcard tests/test_*.sh)
 # What the shell scripts of tests/ and bench/ need to know.
 export CC CXX CFLAGS WARNINGS BUILD
 
-.PHONY: all run test debug asan ubsan tsan compat lint format format-check bench bench-idle bench-parser bench-check fuzz \
-    size info clean help FORCE
+.PHONY: all run test debug asan ubsan tsan compat cross lint format format-check bench bench-idle bench-parser \
+    bench-check fuzz size info clean help FORCE
 
 all: $(EXAMPLES) $(BENCHES) ## the examples and the programs of bench/, into build/
 
@@ -45,6 +45,9 @@ tsan: ## the test-suite with ThreadSanitizer in build/tsan
 
 compat: ## the header in every dialect without a warning; needs gcc g++ clang (skips what is missing)
 	@sh tests/compat.sh
+
+cross: ## aarch64, arm, mips, riscv64 under qemu; needs gcc-*-linux-gnu*, qemu-user (skips what is missing)
+	@sh tests/cross.sh
 
 lint: ## the rules of the rooms: calls, names, banners, symbols; needs nm (binutils) and awk
 	@sh tests/lint.sh

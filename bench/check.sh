@@ -62,7 +62,7 @@ count_parser() {
 
 count_all() {
     count_parser default
-    count_parser words -U__SSE2__ -U__ARM_NEON
+    count_parser words -DHTTPSRV_NO_SIMD
     if has avx2; then count_parser avx2 -mavx2; fi
     build bench/check.c
     count keep-alive httpsrv_poll "$temp/program" 1
