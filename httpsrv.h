@@ -3228,8 +3228,8 @@ static int hsrv_pool_busy(const hsrv_pool *pool) {
     return ready ? 1 : 0;
 }
 
-// Runs what was accepted to its end, then ends the threads. [owner]
-static void hsrv_pool_free(hsrv_pool *pool) {
+// Runs what was accepted to its end, then ends the threads. Jobs of other pools may still put some in. [owner]
+static void hsrv_pool_stop(hsrv_pool *pool) {
     __atomic_store_n(&pool->stopping, 1u, __ATOMIC_SEQ_CST);
     for (int i = 0; i < pool->num_threads; i++) {
         hsrv_pool_wake_one(pool);
@@ -3237,6 +3237,13 @@ static void hsrv_pool_free(hsrv_pool *pool) {
     for (int i = 0; i < pool->num_threads; i++) {
         hsrv_sys_thread_join(pool->threads[i]);
     }
+    pool->num_threads = 0;
+}
+
+// [owner]
+static void hsrv_pool_free(hsrv_pool *pool) {
+    hsrv_pool_stop(pool);
+    while (hsrv_pool_step(pool)) {} // accepted before there were threads
     hsrv_memory *memory = pool->memory;
     hsrv_queue_free(&pool->queue, memory);
     hsrv_memory_give(memory, pool->threads, (size_t)pool->want_threads * sizeof(pthread_t));
@@ -3377,8 +3384,9 @@ typedef struct hsrv_delivery {
 } hsrv_delivery;
 
 // Bits of httpsrv_req.gone. Whoever sets the second of the two calls gone_fn.
-#define HSRV_GONE_SET     1u // nobody waits for the answer any more
+#define HSRV_GONE_SET     1u // nobody waits for the answer any more, and there is none
 #define HSRV_GONE_WATCHED 2u // gone_fn is there
+#define HSRV_GONE_LATE    4u // nobody waits any more, but there is an answer, or somebody was about to make one
 
 #define HSRV_MAX_SERVER_TRAILERS 32 // fields of a trailer section
 
@@ -3417,6 +3425,9 @@ struct httpsrv_req {
     // The loop's part.
     hsrv_conn *conn;          // who waits for it while it is away; NULL for an orphan, whose connection is gone
     struct httpsrv_req *next; // in the loop's free list, or in its list for a pool without room
+    struct httpsrv_req *prev; // in that list
+    bool waiting;             // is in it: nobody else has the request
+    uint32_t departed;        // ms, low half of the clock: when it left
     bool away;                // has left the loop, and has not been brought home
     bool given_up;            // nobody waits for its answer any more
     hsrv_place *place;        // in the loop's table; NULL when out of memory
@@ -4229,7 +4240,8 @@ static void hsrv_timers_unlink(hsrv_loop *loop, hsrv_conn *c) {
 static void hsrv_timers_link(hsrv_loop *loop, hsrv_conn *c, hsrv_ring ring, uint64_t deadline) {
     hsrv_wheel *wheel = &loop->wheels[ring];
     uint64_t number = (deadline + wheel->tick - 1) / wheel->tick;
-    if (number <= wheel->done) number = wheel->done + 1;
+    const uint64_t current = loop->now / wheel->tick; // not in this turn again: it would be taken out for ever
+    if (number <= current) number = current + 1;
     if (number > wheel->done + HSRV_PLACES) number = wheel->done + HSRV_PLACES; // the wheel lags: look at it sooner
     const uint32_t place = (uint32_t)number & (HSRV_PLACES - 1);
     c->ring = (uint8_t)ring;
@@ -4698,6 +4710,36 @@ static httpsrv_req *hsrv_loop_take_request(hsrv_loop *loop) {
     return NULL;
 }
 
+static void hsrv_loop_wait(hsrv_loop *loop, httpsrv_req *req) {
+    const int n = req->route->pool_number;
+    req->waiting = true;
+    req->next = NULL;
+    req->prev = loop->waiting_last[n];
+    if (req->prev) req->prev->next = req;
+    if (!req->prev) loop->waiting[n] = req;
+    loop->waiting_last[n] = req;
+}
+
+// Back to where it was.
+static void hsrv_loop_wait_first(hsrv_loop *loop, httpsrv_req *req) {
+    const int n = req->route->pool_number;
+    req->waiting = true;
+    req->prev = NULL;
+    req->next = loop->waiting[n];
+    if (req->next) req->next->prev = req;
+    if (!req->next) loop->waiting_last[n] = req;
+    loop->waiting[n] = req;
+}
+
+static void hsrv_loop_stop_waiting(hsrv_loop *loop, httpsrv_req *req) {
+    const int n = req->route->pool_number;
+    req->waiting = false;
+    if (req->prev) req->prev->next = req->next;
+    if (!req->prev) loop->waiting[n] = req->next;
+    if (req->next) req->next->prev = req->prev;
+    if (!req->next) loop->waiting_last[n] = req->prev;
+}
+
 // The request's own resources are gone already, see hsrv_request_release.
 static void hsrv_loop_give_request(hsrv_loop *loop, httpsrv_req *req) {
     if (loop->num_spare == HSRV_SPARE_REQUESTS || !req->place) {
@@ -4739,7 +4781,7 @@ static inline void hsrv_request_assert_held(const httpsrv_req *req) {
 static hsrv_place *hsrv_request_find_place(const httpsrv *srv, httpsrv_token token) {
     hsrv_loop *const *loops = __atomic_load_n(&srv->wake, __ATOMIC_ACQUIRE);
     const uint32_t low = (uint32_t)token.id, loop = low >> HSRV_LOOP_SHIFT;
-    if (!loops || loop >= (uint32_t)srv->config.reactors) return NULL;
+    if (!loops || loop >= (uint32_t)srv->config.reactors || token.id >> 32 > HSRV_GENERATIONS) return NULL;
     return hsrv_loop_place(loops[loop], low & ((1u << HSRV_LOOP_SHIFT) - 1));
 }
 
@@ -4755,6 +4797,12 @@ static bool hsrv_request_swap(hsrv_place *place, uint32_t generation, hsrv_place
     uint32_t cell = generation << 2 | (uint32_t)from;
     return __atomic_compare_exchange_n(&place->cell, &cell, generation << 2 | (uint32_t)to, false, __ATOMIC_ACQ_REL,
                                        __ATOMIC_ACQUIRE);
+}
+
+// Whether a request may still be answered, or is being answered right now: then its memory is there. [loop]
+static bool hsrv_request_is_pending(const hsrv_place *place, uint32_t generation) {
+    const uint32_t cell = __atomic_load_n(&place->cell, __ATOMIC_ACQUIRE), state = cell & 3u;
+    return cell >> 2 == generation && (state == HSRV_PLACE_OPEN || state == HSRV_PLACE_CLAIMED);
 }
 
 static uint32_t hsrv_request_generation(const httpsrv_req *req) {
@@ -4814,7 +4862,7 @@ static void hsrv_request_unclaim(httpsrv_req *req) {
 
 // Leaves the loop: from here on the answer, the client's leaving and the end of its time compete. [loop]
 static void hsrv_request_depart(hsrv_loop *loop, httpsrv_req *req, hsrv_conn *c) {
-    c->stamp = (uint32_t)loop->now;
+    req->departed = (uint32_t)loop->now;
     req->away = true;
     req->conn = c;
     if (!req->shared) hsrv_request_open_place(req);
@@ -4832,27 +4880,35 @@ static bool hsrv_request_revoke(httpsrv_req *req) {
     return hsrv_request_swap(req->place, hsrv_request_generation(req), HSRV_PLACE_OPEN, HSRV_PLACE_CLOSED);
 }
 
+static void hsrv_request_tell_gone(httpsrv_req *req) {
+    const uint32_t gone = __atomic_fetch_or(&req->gone, HSRV_GONE_SET, __ATOMIC_ACQ_REL);
+    if (gone & HSRV_GONE_WATCHED) req->gone_fn(req->gone_arg);
+}
+
 // Nobody waits for the answer any more, and nobody may give one: if that brings the request home, it is. [loop]
 static void hsrv_request_abandon(httpsrv_req *req) {
     req->given_up = true;
-    const uint32_t gone = __atomic_fetch_or(&req->gone, HSRV_GONE_SET, __ATOMIC_ACQ_REL);
-    if (gone & HSRV_GONE_WATCHED) req->gone_fn(req->gone_arg);
+    hsrv_request_tell_gone(req);
     if (hsrv_request_add_claim(req, HSRV_CLAIM_FINISHED)) hsrv_request_arrive(req);
+}
+
+// Takes the right to answer away, and from an answer that is being made the way back. True for the former. [loop]
+static bool hsrv_request_bar(httpsrv_req *req) {
+    const uint32_t generation = hsrv_request_generation(req);
+    for (;;) {
+        if (hsrv_request_revoke(req)) return true;
+        if (hsrv_request_swap(req->place, generation, HSRV_PLACE_CLAIMED, HSRV_PLACE_DOOMED)) return false;
+    }
 }
 
 // The client has left. An answer that was claimed in time is brought home by whoever makes it. [loop]
 static void hsrv_request_give_up(httpsrv_req *req) {
-    const uint32_t generation = hsrv_request_generation(req);
-    for (;;) {
-        if (hsrv_request_revoke(req)) {
-            hsrv_request_abandon(req);
-            return;
-        }
-        if (hsrv_request_swap(req->place, generation, HSRV_PLACE_CLAIMED, HSRV_PLACE_DOOMED)) break;
+    if (hsrv_request_bar(req)) {
+        hsrv_request_abandon(req);
+        return;
     }
     req->given_up = true;
-    const uint32_t gone = __atomic_fetch_or(&req->gone, HSRV_GONE_SET, __ATOMIC_ACQ_REL);
-    if (gone & HSRV_GONE_WATCHED) req->gone_fn(req->gone_arg);
+    __atomic_fetch_or(&req->gone, HSRV_GONE_LATE, __ATOMIC_ACQ_REL);
 }
 
 // ---- life ----
@@ -4878,6 +4934,8 @@ static void hsrv_request_drop_posts(httpsrv_req *req) {
 
 // What only a request has that has left its loop. [loop]
 static void hsrv_request_release_shared(httpsrv_req *req) {
+    const bool late = __atomic_load_n(&req->gone, __ATOMIC_RELAXED) & HSRV_GONE_LATE;
+    if (late && !req->delivery && req->answered != HSRV_ANSWER_STAGED) hsrv_request_tell_gone(req);
     hsrv_request_renew_place(req);
     hsrv_request_drop_delivery(req);
     hsrv_request_drop_posts(req);
@@ -5206,6 +5264,10 @@ static void hsrv_conn_drop_request(hsrv_loop *loop, hsrv_conn *c) {
     if (!req) return;
     c->req = NULL;
     if (req->away && !req->given_up) hsrv_request_give_up(req);
+    if (req->waiting) {
+        hsrv_loop_stop_waiting(loop, req);
+        req->away = false;
+    }
     if (!req->away) {
         hsrv_request_release(loop, req);
         return;
@@ -5561,7 +5623,7 @@ static uint64_t hsrv_conn_after(const hsrv_loop *loop, uint32_t stamp, uint32_t 
 
 // When to look at a connection whose ring has a wheel that turns.
 static uint64_t hsrv_conn_deadline(const hsrv_loop *loop, const hsrv_conn *c, hsrv_ring ring) {
-    if (ring == HSRV_RING_HANDLER) return hsrv_conn_after(loop, c->stamp, (uint32_t)c->req->route->timeout_ms);
+    if (ring == HSRV_RING_HANDLER) return hsrv_conn_after(loop, c->req->departed, (uint32_t)c->req->route->timeout_ms);
     const uint32_t timeout = loop->wheels[ring].duration, period = hsrv_conn_period(loop, ring);
     const uint64_t review = period > 0 ? hsrv_conn_after(loop, c->period, period) : UINT64_MAX;
     if (timeout == 0 || ring == HSRV_RING_WRITE) return review;
@@ -5880,7 +5942,7 @@ static httpsrv_result hsrv_response_stage(httpsrv_req *req, hsrv_answer *answer)
 
 static bool hsrv_response_gone(const httpsrv_req *req) {
     if (req->inline_conn) return (req->inline_conn->flags & HSRV_CONN_LOST) != 0;
-    return (__atomic_load_n(&req->gone, __ATOMIC_RELAXED) & HSRV_GONE_SET) != 0;
+    return (__atomic_load_n(&req->gone, __ATOMIC_RELAXED) & (HSRV_GONE_SET | HSRV_GONE_LATE)) != 0;
 }
 
 // The answer itself: bytes at once on the reactor, staged on a worker.
@@ -6349,7 +6411,7 @@ static void hsrv_dispatch_job(void *arg) {
         req->route->handler(req, req->route->user);
         hsrv_request_hold(req, false);
     }
-    const uint32_t answered = req->answered != HSRV_ANSWER_NONE ? HSRV_CLAIM_FINISHED : 0u;
+    const uint32_t answered = req->answered == HSRV_ANSWER_STAGED ? HSRV_CLAIM_FINISHED : 0u;
     if (hsrv_request_add_claim(req, HSRV_CLAIM_RETURNED | answered)) hsrv_loop_post(req->loop, &req->message);
 }
 
@@ -6382,7 +6444,10 @@ static httpsrv_result hsrv_dispatch_deliver(hsrv_loop *loop, hsrv_conn *c) {
 static void hsrv_dispatch_answer(hsrv_loop *loop, hsrv_conn *c) {
     httpsrv_req *req = c->req;
     if (!req->delivery && req->answered == HSRV_ANSWER_NONE) {
-        hsrv_dispatch_refuse(loop, c, 500, HTTPSRV_LOG_NO_ANSWER);
+        if (req->deferred)
+            hsrv_dispatch_overload(loop, c, HTTPSRV_LOG_NO_MEMORY); // for the answer, which had no way back
+        else
+            hsrv_dispatch_refuse(loop, c, 500, HTTPSRV_LOG_NO_ANSWER);
         return;
     }
     const hsrv_manner how = hsrv_emit_manner(loop, c, req);
@@ -6394,10 +6459,11 @@ static void hsrv_dispatch_answer(hsrv_loop *loop, hsrv_conn *c) {
         hsrv_dispatch_end_with(loop, c, 503, HTTPSRV_LOG_NO_MEMORY);
 }
 
-// Runs the handlers that were posted, as long as none of them answers. Those that are left get no request.
+// Runs the handlers that were posted, as long as there is no answer. Those that are left get no request.
 static void hsrv_dispatch_posts(hsrv_conn *c) {
     httpsrv_req *req = c->req;
     while (req->posts && req->answered == HSRV_ANSWER_NONE) {
+        if (__atomic_load_n(&req->claim, __ATOMIC_ACQUIRE) & HSRV_CLAIM_FINISHED) return;
         hsrv_post *post = req->posts;
         req->posts = post->next;
         if (!req->posts) req->posts_end = &req->posts;
@@ -6424,7 +6490,8 @@ static void hsrv_dispatch_returned(hsrv_loop *loop, hsrv_conn *c) {
 // answer that is on its way already does not need what it held.
 static void hsrv_dispatch_deferred(hsrv_loop *loop, hsrv_conn *c) {
     httpsrv_req *req = c->req;
-    if (!hsrv_request_leave_buffer(req) && hsrv_request_revoke(req)) {
+    if (!hsrv_request_leave_buffer(req) && hsrv_request_bar(req)) {
+        hsrv_request_abandon(req);
         hsrv_dispatch_overload(loop, c, HTTPSRV_LOG_NO_MEMORY);
         return;
     }
@@ -6449,23 +6516,18 @@ static void hsrv_dispatch_inline(hsrv_loop *loop, hsrv_conn *c) {
 
 // Appends a request to those that wait for room in its pool.
 static void hsrv_dispatch_wait(hsrv_loop *loop, httpsrv_req *req) {
-    const int n = req->route->pool_number;
-    req->next = NULL;
-    if (loop->waiting[n]) loop->waiting_last[n]->next = req;
-    if (!loop->waiting[n]) loop->waiting[n] = req;
-    loop->waiting_last[n] = req;
+    hsrv_loop_wait(loop, req);
     __atomic_store_n(&loop->starved, 1u, __ATOMIC_SEQ_CST);
 }
 
 // Moves requests that wait into their pool. False if it is full before they are all there.
 static bool hsrv_dispatch_move_waiting(hsrv_loop *loop, hsrv_pool *pool, int n) {
     while (loop->waiting[n]) {
-        httpsrv_req *req = loop->waiting[n], *next = req->next;
-        if (req->conn && !hsrv_pool_submit(pool, hsrv_dispatch_job, req)) return false;
-        loop->waiting[n] = next;
-        if (req->conn) continue;
-        loop->num_orphans--;
-        hsrv_request_release(loop, req);
+        httpsrv_req *req = loop->waiting[n];
+        hsrv_loop_stop_waiting(loop, req); // before a worker has it
+        if (hsrv_pool_submit(pool, hsrv_dispatch_job, req)) continue;
+        hsrv_loop_wait_first(loop, req);
+        return false;
     }
     return true;
 }
@@ -6982,8 +7044,7 @@ static void hsrv_reactor_on_returned(hsrv_loop *loop, httpsrv_req *req) {
 // A handler for a deferred request: runs once the one before has returned, with nothing if that is too late.
 static void hsrv_reactor_on_post(hsrv_loop *loop, hsrv_post *post) {
     const hsrv_place *place = hsrv_request_find_place(loop->srv, post->token);
-    const uint32_t open = (uint32_t)(post->token.id >> 32) << 2 | HSRV_PLACE_OPEN;
-    if (!place || __atomic_load_n(&place->cell, __ATOMIC_ACQUIRE) != open) {
+    if (!place || !hsrv_request_is_pending(place, (uint32_t)(post->token.id >> 32))) {
         post->handler(NULL, post->user);
         hsrv_memory_give(&loop->srv->memory, post, sizeof *post);
         return;
@@ -7988,8 +8049,23 @@ static void hsrv_server_end_loop(hsrv_loop *loop) {
     hsrv_reactor_sweep(loop, hsrv_conn_close);
     while (hsrv_loop_take_ready(loop)) {}
     hsrv_reactor_reap(loop);
-    hsrv_dispatch_serve_waiting(loop); // orphans all of them
     hsrv_reactor_close_listeners(loop);
+}
+
+// What jobs and posted handlers have left behind, and what they leave behind in their turn, is served before anything is
+// freed that they could ask for. Returns whether there was anything.
+static bool hsrv_server_serve_rest(httpsrv *srv) {
+    bool any = false;
+    for (int i = 0; i < srv->num_pools; i++) {
+        while (hsrv_pool_step(srv->pools[i])) {
+            any = true;
+        }
+    }
+    for (int i = 0; i < srv->num_loops; i++) {
+        any = hsrv_queue_inbox_pending(&srv->loops[i]->inbox) || any;
+        hsrv_reactor_serve_inbox(srv->loops[i]);
+    }
+    return any;
 }
 
 // Connections end first, then the workers, which may bring home what has become an orphan; then its memory can go.
@@ -8007,10 +8083,13 @@ static void hsrv_server_free(httpsrv *srv) {
         hsrv_loop_close_fd(&srv->addresses[i].fd);
     }
     for (int i = 0; i < srv->num_pools; i++) {
+        hsrv_pool_stop(srv->pools[i]);
+    }
+    while (hsrv_server_serve_rest(srv)) {}
+    for (int i = 0; i < srv->num_pools; i++) {
         hsrv_pool_free(srv->pools[i]);
     }
     for (int i = 0; i < srv->num_loops; i++) {
-        hsrv_reactor_serve_inbox(srv->loops[i]);
         hsrv_loop_free(srv->loops[i]);
     }
     hsrv_conn_tally_free(srv);
@@ -8281,7 +8360,9 @@ HTTPSRV_API httpsrv_result httpsrv_on_gone(httpsrv_req *req, httpsrv_fn fn, void
 }
 
 HTTPSRV_API httpsrv_result httpsrv_finish(httpsrv *srv, httpsrv_token token, const httpsrv_answer *answer) {
-    return srv && answer ? hsrv_response_finish(srv, token, answer) : HTTPSRV_ARG;
+    if (srv && answer) return hsrv_response_finish(srv, token, answer);
+    if (answer && answer->release) answer->release(answer->release_arg);
+    return HTTPSRV_ARG;
 }
 
 HTTPSRV_API httpsrv_result httpsrv_post(httpsrv *srv, httpsrv_token token, httpsrv_handler handler, void *user) {
