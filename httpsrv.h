@@ -4406,10 +4406,15 @@ static void hsrv_output_clear(hsrv_memory *memory, hsrv_chain *chain) {
 
 // ---- counters, log ----
 
-static size_t hsrv_loop_peer_text(const unsigned char peer[16], char text[INET6_ADDRSTRLEN]) {
+// Whether an address is one of IPv4, mapped into IPv6.
+static bool hsrv_loop_is_ipv4(const unsigned char peer[16]) {
     static const unsigned char mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+    return memcmp(peer, mapped, sizeof mapped) == 0;
+}
+
+static size_t hsrv_loop_peer_text(const unsigned char peer[16], char text[INET6_ADDRSTRLEN]) {
     static const unsigned char none[16] = {0};
-    const bool is_v4 = memcmp(peer, mapped, sizeof mapped) == 0;
+    const bool is_v4 = hsrv_loop_is_ipv4(peer);
     if (memcmp(peer, none, sizeof none) == 0) return (size_t)(HSRV_APPEND(text, "unix") - text);
     if (!inet_ntop(is_v4 ? AF_INET : AF_INET6, is_v4 ? peer + 12 : peer, text, INET6_ADDRSTRLEN)) return 0;
     return strlen(text);
@@ -5134,7 +5139,7 @@ static void hsrv_conn_tally_free(httpsrv *srv) {
 
 // An IPv4 address is itself. Of IPv6 any host has 2^64 addresses: what counts is the network.
 static void hsrv_conn_tally_key(const unsigned char peer[16], unsigned char key[16]) {
-    const size_t len = peer[10] == 0xff && peer[11] == 0xff ? 16 : 8;
+    const size_t len = hsrv_loop_is_ipv4(peer) ? 16 : 8;
     memset(key, 0, 16);
     memcpy(key, peer, len);
 }
