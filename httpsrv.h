@@ -46,12 +46,15 @@
 //
 //     A connection lives on one reactor from accept to close. A route without a pool runs its handler inline, on the
 //     reactor: quick, and it must not block. A route that names a pool runs on a thread of that pool and may block.
+//     A handler that has no answer yet defers the request: its token lets any thread answer later. Of that answer, the
+//     time-out and the client's leaving exactly one wins, and the others are told that the request is gone.
 //
 // LIFETIMES
 //
 //     The views that accessors return, and memory from httpsrv_alloc, live until the handler returns. What you pass in
 //     is copied before the call returns, except a body that comes with a release function (see httpsrv_answer) and
-//     the `user` pointers, which are yours. Routes and configuration are copied; strings in them too.
+//     the `user` pointers, which are yours. Routes and configuration are copied; strings in them too. A token lives as
+//     long as the server and is stale once its request has ended; after httpsrv_free it must not be used.
 //
 // ERRORS
 //
@@ -82,7 +85,8 @@
 //
 // HISTORY
 //
-//     0.1.0  parser, reactors, pools, router, inline and pool handlers, drain, limits by address and speed
+//     0.1.0  parser, reactors, pools, router, inline and pool handlers, drain, limits by address and speed, answering later,
+//            acceptors, Unix sockets
 
 #ifndef HTTPSRV_H
 #define HTTPSRV_H
@@ -3622,7 +3626,7 @@ struct hsrv_loop {
     hsrv_conn *ready, *ready_last;
     hsrv_conn *closing;
     httpsrv_req *spare_requests;
-    uint32_t num_spare, num_orphans;
+    uint32_t num_spare;
     hsrv_place *places[HSRV_PLACE_CHUNKS]; // any thread reads; the loop sets each once, with release
     uint32_t num_places, free_places;
     httpsrv_req *waiting[HTTPSRV_MAX_POOLS + 1], *waiting_last[HTTPSRV_MAX_POOLS + 1]; // for room in a pool
@@ -5278,7 +5282,6 @@ static void hsrv_conn_drop_request(hsrv_loop *loop, hsrv_conn *c) {
         return;
     }
     req->conn = NULL;
-    loop->num_orphans++;
 }
 
 // The end of a connection on the closing list.
@@ -7038,11 +7041,8 @@ static void hsrv_reactor_on_returned(hsrv_loop *loop, httpsrv_req *req) {
         hsrv_reactor_serve(loop, c, HSRV_EVENT_RETURNED);
         return;
     }
-    if (!home) return; // the end of its connection takes care of it
-    if (c)
-        c->req = NULL; // closed in this very turn
-    else
-        loop->num_orphans--;
+    if (!home) return;    // the end of its connection takes care of it
+    if (c) c->req = NULL; // closed in this very turn
     hsrv_request_release(loop, req);
 }
 
