@@ -3627,6 +3627,7 @@ struct hsrv_loop {
     hsrv_conn *closing;
     httpsrv_req *spare_requests;
     uint32_t num_spare;
+    uint32_t num_orphans; // requests that are away and have lost their connection; nothing depends on it, tests look
     hsrv_place *places[HSRV_PLACE_CHUNKS]; // any thread reads; the loop sets each once, with release
     uint32_t num_places, free_places;
     httpsrv_req *waiting[HTTPSRV_MAX_POOLS + 1], *waiting_last[HTTPSRV_MAX_POOLS + 1]; // for room in a pool
@@ -5282,6 +5283,7 @@ static void hsrv_conn_drop_request(hsrv_loop *loop, hsrv_conn *c) {
         return;
     }
     req->conn = NULL;
+    loop->num_orphans++;
 }
 
 // The end of a connection on the closing list.
@@ -7041,8 +7043,11 @@ static void hsrv_reactor_on_returned(hsrv_loop *loop, httpsrv_req *req) {
         hsrv_reactor_serve(loop, c, HSRV_EVENT_RETURNED);
         return;
     }
-    if (!home) return;    // the end of its connection takes care of it
-    if (c) c->req = NULL; // closed in this very turn
+    if (!home) return; // the end of its connection takes care of it
+    if (c)
+        c->req = NULL; // closed in this very turn
+    else
+        loop->num_orphans--;
     hsrv_request_release(loop, req);
 }
 
