@@ -223,6 +223,7 @@ static void target_open(void) {
     CHECK_INT(hsrv_server_complete_routes(w->srv), HTTPSRV_OK);
     w->loop = hsrv_loop_new(w->srv, 0, 1, &result);
     CHECK(w->loop != NULL);
+    hsrv_request_release(w->loop, hsrv_loop_take_request(w->loop)); // the loop's table of places stays
     w->base = target_used();
 }
 
