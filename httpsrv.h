@@ -427,7 +427,7 @@ typedef struct httpsrv_config {
         int head;    // for the whole head, from its first byte [10000; off]
         int body;    // between two pieces of a body [10000; off]
         int idle;    // between two requests, or before the first [30000; off]
-        int write;   // while the client takes nothing of its answer [30000; off]
+        int write;   // while the client takes nothing of its answer; noticed within twice that [30000; off]
         int handler; // for an answer that a pool makes, or that is deferred; a route may have its own [off]
         int drain;   // from httpsrv_stop (after the grace time) until what still runs is cut [10000; off: no deadline]
         int grace;   // from httpsrv_stop until accepting ends [0]
@@ -583,7 +583,7 @@ HTTPSRV_API const char *httpsrv_log_text(httpsrv_log_item item);
 // literal segment wins over a parameter and a parameter over a wildcard, segment by segment from the left; a route for
 // the method itself wins over "*". A GET route answers HEAD too; OPTIONS and 405 are answered from the routes.
 //     "GET ~^/v[0-9]+/x$"   a POSIX extended regular expression, searched in the whole decoded path (httpsrv_path)
-// Expressions are tried when nothing else fits, in the order of setup. What their groups took are the parameters "1",
+// Expressions are tried when nothing else fits, in the order in which they first appear in setup. What their groups took are the parameters "1",
 // "2" and so on. Back-references are refused, paths over 1,024 bytes match none. Their memory comes from malloc.
 // A method token of your own ("PURGE /cache") makes that method known. The path "*" stands for the two targets without
 // a path: "OPTIONS *" for the server as a whole, "CONNECT *" for tunnels, which without such a route get 501. Errors,
@@ -872,6 +872,12 @@ static inline int hsrv_sys_shutdown_write(int fd) {
 static inline uint32_t hsrv_sys_unsent(int fd) {
     int n = 0; // TIOCOUTQ is what Linux calls SIOCOUTQ in a header of the kernel
     return ioctl(fd, TIOCOUTQ, &n) == 0 && n > 0 ? (uint32_t)n : 0u;
+}
+
+// The close to come is a reset: what waits to be sent is dropped rather than kept by the kernel for as long as it takes.
+static inline int hsrv_sys_reset_on_close(int fd) {
+    const struct linger hard = {1, 0};
+    return setsockopt(fd, SOL_SOCKET, SO_LINGER, &hard, (socklen_t)sizeof hard);
 }
 
 // EINTR needs no care: on Linux the descriptor is closed all the same.
@@ -3489,6 +3495,7 @@ typedef enum hsrv_conn_state {
 #define HSRV_CONN_READY    0x20u  // in the ready list
 #define HSRV_CONN_REFUSED  0x80u  // over max.connections or max.per_ip, and counted in neither
 #define HSRV_CONN_ENDING   0x100u // the answer just given is the last one
+#define HSRV_CONN_STUCK    0x200u // output waits for the client: the period of min_rate goes on from send to send
 
 // Input that could not be used yet. The bytes follow the struct.
 typedef struct hsrv_input {
@@ -4908,6 +4915,7 @@ static bool hsrv_request_bar(httpsrv_req *req) {
     for (;;) {
         if (hsrv_request_revoke(req)) return true;
         if (hsrv_request_swap(req->place, generation, HSRV_PLACE_CLAIMED, HSRV_PLACE_DOOMED)) return false;
+        if (__atomic_load_n(&req->place->cell, __ATOMIC_RELAXED) == (generation << 2 | HSRV_PLACE_DOOMED)) return false;
     }
 }
 
@@ -5307,6 +5315,11 @@ static void hsrv_conn_begin_period(const hsrv_loop *loop, hsrv_conn *c, bool stu
     c->period_mark = c->moved - (stuck ? hsrv_sys_unsent(c->fd) : 0u);
 }
 
+// So much has moved that no rate asks for more, and that counting on would come near to the end of the numbers.
+static bool hsrv_conn_ahead(const hsrv_conn *c) {
+    return (int32_t)(c->moved - c->period_mark) > 1 << 30;
+}
+
 // How long periods are in which something has to move, in ms; 0: nothing has to.
 static uint32_t hsrv_conn_period(const hsrv_loop *loop, hsrv_ring ring) {
     if (ring != HSRV_RING_BODY && ring != HSRV_RING_WRITE) return 0;
@@ -5347,7 +5360,8 @@ static void hsrv_conn_after_send(hsrv_loop *loop, hsrv_conn *c, hsrv_io io, size
     if (io == HSRV_IO_LOST) c->flags |= HSRV_CONN_LOST;
     if (done < asked) c->flags &= (uint16_t)~HSRV_CONN_WRITABLE; // an edge will tell
     c->moved += (uint32_t)done;
-    hsrv_conn_begin_period(loop, c, done < asked);
+    if (!(c->flags & HSRV_CONN_STUCK) || hsrv_conn_ahead(c)) hsrv_conn_begin_period(loop, c, done < asked);
+    if (done < asked) c->flags |= HSRV_CONN_STUCK;
     if (done == 0) return;
     c->stamp = (uint32_t)loop->now;
     hsrv_platform_count(&loop->counters.bytes_out, done);
@@ -5366,6 +5380,9 @@ static void hsrv_conn_flush_chain(hsrv_loop *loop, hsrv_conn *c) {
         hsrv_output_consume(&loop->srv->memory, &c->out, done);
         budget -= done < budget ? done : budget;
     }
+    if (c->out.first || !(c->flags & HSRV_CONN_STUCK)) return;
+    c->flags &= (uint16_t)~HSRV_CONN_STUCK;
+    hsrv_conn_begin_period(loop, c, false);
 }
 
 // Sends what is queued, first the connection's own chain, then the shared buffer, which is empty afterwards.
@@ -5452,6 +5469,7 @@ static void hsrv_conn_after_read(hsrv_loop *loop, hsrv_conn *c, size_t room, siz
     loop->read_budget -= n < loop->read_budget ? n : loop->read_budget;
     if (c->in) c->in->len += n;
     c->moved += (uint32_t)n;
+    if (hsrv_conn_ahead(c)) hsrv_conn_begin_period(loop, c, false);
     hsrv_platform_count(&loop->counters.bytes_in, n);
     // A head's time runs from its first byte, lingering from the end of the answer: no trickle extends them.
     if (c->state != HSRV_CONN_HEAD && c->state != HSRV_CONN_LINGER) c->stamp = (uint32_t)loop->now;
@@ -6712,6 +6730,7 @@ static void hsrv_reactor_on_timeout(hsrv_loop *loop, hsrv_conn *c) {
         return;
     }
     if (item != HTTPSRV_LOG_NONE) hsrv_loop_note(loop, item, c, 0);
+    if (c->out.first) hsrv_sys_reset_on_close(c->fd);
     hsrv_conn_close(loop, c);
 }
 

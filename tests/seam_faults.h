@@ -229,6 +229,11 @@ static inline uint32_t hsrv_sys_unsent(int fd) {
     return ioctl(fd, TIOCOUTQ, &n) == 0 && n > 0 ? (uint32_t)n : 0u;
 }
 
+static inline int hsrv_sys_reset_on_close(int fd) {
+    const struct linger hard = {1, 0};
+    return setsockopt(fd, SOL_SOCKET, SO_LINGER, &hard, (socklen_t)sizeof hard);
+}
+
 static inline int hsrv_sys_close(int fd) {
     return close(fd);
 }
