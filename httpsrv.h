@@ -832,14 +832,17 @@ static inline bool hsrv_sys_is_socket(const char *path) {
     return lstat(path, &status) == 0 && S_ISSOCK(status.st_mode);
 }
 
-// A copy of somebody else's listening socket, as ours are: closed on exec, not blocking. -1 with errno if it is none.
+// A copy of a listening socket, as ours are: closed on exec, as the other one is from now on, and not blocking. -1 with
+// errno if it is none.
 static inline int hsrv_sys_copy_listener(int fd) {
     int listens = 0;
     socklen_t len = sizeof listens;
     if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) != 0) return -1;
     if (!listens) errno = EINVAL;
     const int copy = listens ? fcntl(fd, F_DUPFD_CLOEXEC, 3) : -1;
-    if (copy >= 0) fcntl(copy, F_SETFL, fcntl(copy, F_GETFL) | O_NONBLOCK);
+    if (copy < 0) return -1;
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    fcntl(copy, F_SETFL, fcntl(copy, F_GETFL) | O_NONBLOCK);
     return copy;
 }
 
@@ -3677,7 +3680,9 @@ typedef struct hsrv_address {
     struct sockaddr_storage storage;
     socklen_t len;
     bool dual; // IPv6 that takes IPv4 as well
-    int fd; // shared by the loops, each of which has a copy: of a Unix socket while it listens, or inherited; else -1
+    int fd; // shared by the loops, each of which has a copy: of a Unix socket while they get theirs, or inherited; else -1
+    bool is_ours;      // inherited, and found to be good: to be closed in the end
+    uint32_t has_file; // 1: of a Unix socket; whoever sets it to 0 removes it; any thread
     char text[128];
     int port; // bound; -1 unless listening; the owner writes, any thread reads, relaxed
 } hsrv_address;
@@ -7185,9 +7190,19 @@ static void hsrv_reactor_close_listeners(hsrv_loop *loop) {
     }
 }
 
+// Nobody comes to a Unix socket any more once its file is gone. That is before the last look at the queue, and before the
+// socket is closed, so that it is never a successor's file.
+static void hsrv_reactor_remove_file(hsrv_address *address) {
+    if (__atomic_exchange_n(&address->has_file, 0u, __ATOMIC_RELAXED) == 0) return;
+    hsrv_sys_unlink(((const struct sockaddr_un *)(const void *)&address->storage)->sun_path);
+}
+
 // What waits in the listeners' queues has been promised a connection: it is taken in before they close. Bounded, as
 // clients may come faster than they are accepted.
 static void hsrv_reactor_begin_drain(hsrv_loop *loop, int drain_ms) {
+    for (int i = 0; i < loop->srv->num_addresses; i++) {
+        hsrv_reactor_remove_file(&loop->srv->addresses[i]);
+    }
     for (int i = 0; i < HTTPSRV_MAX_LISTENERS && loop->accepting; i++) {
         for (int k = 0; k < loop->srv->config.backlog && loop->listeners[i] >= 0; k += HSRV_TURN_ACCEPTS) {
             if (loop->accepting) hsrv_reactor_accept(loop, loop->listeners[i]);
@@ -7780,17 +7795,18 @@ static int hsrv_server_bind_unix(const hsrv_address *address, int fd) {
 }
 
 // Permissions are narrowed before the file is there, and widened, beyond umask, when it is.
-static int hsrv_server_prepare_unix(httpsrv *srv, const hsrv_address *address, int fd) {
+static int hsrv_server_prepare_unix(httpsrv *srv, hsrv_address *address, int fd) {
     const struct sockaddr_un *un = (const struct sockaddr_un *)(const void *)&address->storage;
     const unsigned mode = (unsigned)srv->config.socket_mode;
     if (mode != 0 && hsrv_sys_fchmod(fd, mode) != 0) return -1;
     if (hsrv_server_bind_unix(address, fd) != 0) return -1;
+    __atomic_store_n(&address->has_file, 1u, __ATOMIC_RELAXED);
     if (mode != 0 && hsrv_sys_chmod(un->sun_path, mode) != 0) return -1;
     return hsrv_sys_listen(fd, srv->config.backlog);
 }
 
 // -1 with errno.
-static int hsrv_server_open_unix(httpsrv *srv, const hsrv_address *address) {
+static int hsrv_server_open_unix(httpsrv *srv, hsrv_address *address) {
     const int fd = hsrv_sys_socket(AF_UNIX);
     if (fd < 0) return -1;
     if (hsrv_server_prepare_unix(srv, address, fd) == 0) return fd;
@@ -7800,24 +7816,36 @@ static int hsrv_server_open_unix(httpsrv *srv, const hsrv_address *address) {
     return -1;
 }
 
+// The port of a socket that somebody else has bound, 0 if it has none. Accepted sockets inherit the option.
+static int hsrv_server_adopt(int fd) {
+    struct sockaddr_storage storage;
+    socklen_t len = sizeof storage;
+    if (hsrv_sys_getsockname(fd, (struct sockaddr *)&storage, &len) != 0) return 0;
+    if (storage.ss_family != AF_INET && storage.ss_family != AF_INET6) return 0;
+    hsrv_sys_setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    return ntohs(*hsrv_server_port_of(&storage));
+}
+
 // Gives a loop its copy of a socket that several loops share. Of those that watch it the kernel wakes one.
 static httpsrv_result hsrv_server_share(httpsrv *srv, int index, hsrv_loop *loop) {
     hsrv_address *address = &srv->addresses[index];
+    const bool is_inherited = address->kind == HSRV_ADDRESS_INHERITED;
     if (address->fd < 0) address->fd = hsrv_server_open_unix(srv, address);
     const int fd = address->fd < 0 ? -1 : hsrv_sys_copy_listener(address->fd);
     if (fd < 0) return hsrv_server_fail(srv, HTTPSRV_SYS, "%s: %s", address->text, strerror(errno));
     loop->listeners[index] = fd;
-    __atomic_store_n(&address->port, 0, __ATOMIC_RELAXED);
+    address->is_ours = is_inherited;
+    __atomic_store_n(&address->port, is_inherited ? hsrv_server_adopt(fd) : 0, __ATOMIC_RELAXED);
     const uint32_t slot = HSRV_WAKE_SLOT - 1 - (uint32_t)index;
     if (hsrv_loop_watch(loop, fd, EPOLLIN | EPOLLEXCLUSIVE, 0, slot) == 0) return HTTPSRV_OK;
     return hsrv_server_fail(srv, HTTPSRV_SYS, "%s: %s", address->text, strerror(errno));
 }
 
-// The end of a Unix socket: its file goes first, so that a successor's is not taken away.
-static void hsrv_server_close_unix(hsrv_address *address) {
-    if (address->kind != HSRV_ADDRESS_UNIX || address->fd < 0) return;
-    hsrv_sys_unlink(((const struct sockaddr_un *)(const void *)&address->storage)->sun_path);
-    hsrv_loop_close_fd(&address->fd);
+// The loops have their copies of a Unix socket: it is closed as soon as they have closed these.
+static void hsrv_server_end_sharing(httpsrv *srv) {
+    for (int i = 0; i < srv->num_addresses; i++) {
+        if (srv->addresses[i].kind == HSRV_ADDRESS_UNIX) hsrv_loop_close_fd(&srv->addresses[i].fd);
+    }
 }
 
 // The loops that accept: acceptors if there are any, else all.
@@ -7858,6 +7886,7 @@ static httpsrv_result hsrv_server_open_listeners(httpsrv *srv) {
         }
         srv->loops[i]->accepting = true;
     }
+    hsrv_server_end_sharing(srv);
     for (int i = 0; i < srv->num_loops; i++) {
         srv->loops[i]->phase = HSRV_LOOP_RUN;
     }
@@ -7866,13 +7895,14 @@ static httpsrv_result hsrv_server_open_listeners(httpsrv *srv) {
 }
 
 static void hsrv_server_close_listeners(httpsrv *srv) {
+    for (int i = 0; i < srv->num_addresses; i++) {
+        __atomic_store_n(&srv->addresses[i].port, -1, __ATOMIC_RELAXED);
+        hsrv_reactor_remove_file(&srv->addresses[i]);
+    }
     for (int i = 0; i < srv->num_loops; i++) {
         hsrv_reactor_close_listeners(srv->loops[i]);
     }
-    for (int i = 0; i < srv->num_addresses; i++) {
-        __atomic_store_n(&srv->addresses[i].port, -1, __ATOMIC_RELAXED);
-        hsrv_server_close_unix(&srv->addresses[i]);
-    }
+    hsrv_server_end_sharing(srv);
 }
 
 // Loops and pools are made by the first listen and stay until the end: a worker that was stuck in a drain may still
@@ -8104,12 +8134,12 @@ static void hsrv_server_free(httpsrv *srv) {
         hsrv_server_stop(srv);
         hsrv_server_finish(srv);
     }
+    hsrv_server_close_listeners(srv);
     for (int i = 0; i < srv->num_loops; i++) {
         hsrv_server_end_loop(srv->loops[i]);
     }
     for (int i = 0; i < srv->num_addresses; i++) {
-        hsrv_server_close_unix(&srv->addresses[i]);
-        hsrv_loop_close_fd(&srv->addresses[i].fd);
+        if (srv->addresses[i].is_ours) hsrv_loop_close_fd(&srv->addresses[i].fd);
     }
     for (int i = 0; i < srv->num_pools; i++) {
         hsrv_pool_stop(srv->pools[i]);
