@@ -21,7 +21,7 @@ SCRIPTS  = $(wildcard tests/test_*.sh)
 export CC CXX CFLAGS WARNINGS BUILD
 
 .PHONY: all run test debug asan ubsan tsan compat cross lint format format-check bench bench-idle bench-parser \
-    bench-check fuzz size info clean help FORCE
+    bench-mixed bench-check fuzz size info clean help FORCE
 
 all: $(EXAMPLES) $(BENCHES) ## the examples and the programs of bench/, into build/
 
@@ -63,6 +63,9 @@ bench: $(BUILD)/showcase $(BENCHES) ## requests per second of server CPU; needs 
 
 bench-idle: $(BUILD)/showcase $(BUILD)/idle ## memory that 10,000 idle keep-alive connections take
 	@sh bench/idle.sh
+
+bench-mixed: $(BUILD)/showcase ## whether slow requests hurt quick ones; needs wrk
+	@bash bench/mixed.sh
 
 bench-check: ## instructions per request against bench/baseline.txt; needs valgrind
 	@sh bench/check.sh
