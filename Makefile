@@ -20,7 +20,7 @@ SCRIPTS  = $(wildcard tests/test_*.sh)
 # What the shell scripts of tests/ and bench/ need to know.
 export CC CXX CFLAGS WARNINGS BUILD
 
-.PHONY: all run test debug asan ubsan tsan compat cross lint format format-check bench bench-idle bench-parser \
+.PHONY: all run test debug asan ubsan tsan compat cross model lint format format-check bench bench-idle bench-parser \
     bench-mixed bench-check fuzz size info clean help FORCE
 
 all: $(EXAMPLES) $(BENCHES) ## the examples and the programs of bench/, into build/
@@ -48,6 +48,9 @@ compat: ## the header in every dialect without a warning; needs gcc g++ clang (s
 
 cross: ## aarch64, arm, mips, riscv64 under qemu; needs gcc-*-linux-gnu*, qemu-user (skips what is missing)
 	@sh tests/cross.sh
+
+model: ## explore the models of parking, room and wake-up and their broken variants; needs spin
+	@sh tests/model.sh
 
 lint: ## the rules of the rooms: calls, names, banners, symbols; needs nm (binutils) and awk
 	@sh tests/lint.sh

@@ -538,7 +538,7 @@ HTTPSRV_API httpsrv_result httpsrv_join(httpsrv *srv);
 HTTPSRV_API httpsrv_result httpsrv_poll(httpsrv *srv, int timeout_ms);
 
 // A descriptor that is readable when httpsrv_poll has something to do; -1 unless the server listens with one reactor.
-// Owned by the server. [owner]
+// Watch it level-triggered: a turn may leave something for the next one. Owned by the server. [owner]
 HTTPSRV_API int httpsrv_fd(const httpsrv *srv);
 
 // Milliseconds that your loop may sleep before the next httpsrv_poll even if the descriptor stays silent: 0 if
@@ -2992,9 +2992,10 @@ static void hsrv_queue_free(hsrv_queue *queue, hsrv_memory *memory) {
 }
 
 // False when full. [any]
-// The ticket may be relaxed: it orders nothing, the cell's sequence does (acquire here sees the consumer done with the
-// cell, the publishing store releases its contents). That store is sequentially consistent, because a producer goes on
-// to look whether somebody is parked, see hsrv_pool_park.
+// The ticket may be relaxed: it orders nothing, the cell's sequence does (its load here sees the consumer done with the
+// cell, its publishing store releases the contents). The store is sequentially consistent, because a producer goes on to
+// look whether somebody is parked, see hsrv_pool_park; the load is, because who has found the ring full looks once more
+// after hsrv_pool_want_room. The models in tests/model say what goes wrong otherwise.
 static bool hsrv_queue_push(hsrv_queue *queue, void (*fn)(void *), void *arg) {
     size_t pos = __atomic_load_n(&queue->head, __ATOMIC_RELAXED);
     for (;;) {
@@ -3241,7 +3242,9 @@ static int hsrv_pool_busy(const hsrv_pool *pool) {
     return ready ? 1 : 0;
 }
 
-// Runs what was accepted to its end, then ends the threads. Jobs of other pools may still put some in. [owner]
+// Ends the threads. Nearly always they leave nothing behind; but a worker that has found the ring empty can see the stop
+// before it sees a job that came in between, and jobs of other pools may still put some in: see hsrv_server_serve_rest.
+// [owner]
 static void hsrv_pool_stop(hsrv_pool *pool) {
     __atomic_store_n(&pool->stopping, 1u, __ATOMIC_SEQ_CST);
     for (int i = 0; i < pool->num_threads; i++) {
@@ -3256,7 +3259,7 @@ static void hsrv_pool_stop(hsrv_pool *pool) {
 // [owner]
 static void hsrv_pool_free(hsrv_pool *pool) {
     hsrv_pool_stop(pool);
-    while (hsrv_pool_step(pool)) {} // accepted before there were threads
+    while (hsrv_pool_step(pool)) {} // accepted, and left behind by the threads, or there never were any
     hsrv_memory *memory = pool->memory;
     hsrv_queue_free(&pool->queue, memory);
     hsrv_memory_give(memory, pool->threads, (size_t)pool->want_threads * sizeof(pthread_t));
