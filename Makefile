@@ -21,7 +21,7 @@ SCRIPTS  = $(wildcard tests/test_*.sh)
 export CC CXX CFLAGS WARNINGS BUILD
 
 .PHONY: all run test debug asan ubsan tsan compat cross model lint format format-check bench bench-idle bench-parser \
-    bench-mixed bench-check fuzz size info clean help FORCE
+    bench-mixed bench-check fuzz stress size info clean help FORCE
 
 all: $(EXAMPLES) $(BENCHES) ## the examples and the programs of bench/, into build/
 
@@ -78,6 +78,13 @@ bench-parser: ## the parser beside http_parser; needs libhttp-parser-dev, valgri
 
 fuzz: ## libFuzzer on head, body, target and conn, FUZZ_SECONDS each (30); needs clang, libclang-rt-dev
 	@SECONDS=$(FUZZ_SECONDS) sh tests/fuzz/run.sh
+
+stress: ## a million deferred requests under ASan, 100,000 under TSan, with clients that leave
+	@mkdir -p $(BUILD)
+	$(CC) $(SANITIZE) -fsanitize=address,undefined -I. -pthread tests/stress.c -o $(BUILD)/stress-asan
+	$(CC) $(SANITIZE) -fsanitize=thread -I. -pthread tests/stress.c -o $(BUILD)/stress-tsan
+	$(BUILD)/stress-asan 1000000 600
+	$(BUILD)/stress-tsan 100000 600
 
 size: ## code size of examples/hello.c at -Os; needs size (binutils)
 	@mkdir -p $(BUILD)
