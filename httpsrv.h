@@ -7236,17 +7236,21 @@ static bool hsrv_reactor_all_handed_over(hsrv_loop *loop) {
     return true;
 }
 
+// Looked at before the events of a turn: what is answered after the stop says close.
+static void hsrv_reactor_begin_grace(hsrv_loop *loop) {
+    if (loop->phase != HSRV_LOOP_RUN || __atomic_load_n(&loop->srv->stop, __ATOMIC_ACQUIRE) == 0) return;
+    hsrv_loop_note(loop, HTTPSRV_LOG_DRAINING, NULL, 0);
+    __atomic_store_n(&loop->counters.finished, 0u, __ATOMIC_RELAXED);
+    __atomic_store_n(&loop->counters.cut, 0u, __ATOMIC_RELAXED);
+    loop->phase = HSRV_LOOP_GRACE;
+    loop->phase_ends = loop->now + (uint64_t)loop->srv->config.timeout_ms.grace;
+}
+
 static void hsrv_reactor_drain(hsrv_loop *loop) {
     const httpsrv_config *config = &loop->srv->config;
     const uint32_t stop = __atomic_load_n(&loop->srv->stop, __ATOMIC_ACQUIRE);
     if (stop == 0 || loop->phase == HSRV_LOOP_DONE) return;
-    if (loop->phase == HSRV_LOOP_RUN) {
-        hsrv_loop_note(loop, HTTPSRV_LOG_DRAINING, NULL, 0);
-        __atomic_store_n(&loop->counters.finished, 0u, __ATOMIC_RELAXED);
-        __atomic_store_n(&loop->counters.cut, 0u, __ATOMIC_RELAXED);
-        loop->phase = HSRV_LOOP_GRACE;
-        loop->phase_ends = loop->now + (uint64_t)config->timeout_ms.grace;
-    }
+    hsrv_reactor_begin_grace(loop);
     if (loop->phase == HSRV_LOOP_GRACE && (stop > 1 || loop->now >= loop->phase_ends)) {
         if (!hsrv_reactor_all_handed_over(loop)) return;
         hsrv_reactor_begin_drain(loop, config->timeout_ms.drain);
@@ -7288,6 +7292,7 @@ static bool hsrv_reactor_turn(hsrv_loop *loop, int timeout_ms) {
     hsrv_loop_enter(loop);
     hsrv_queue_inbox_disarm(&loop->inbox);
     hsrv_loop_look_at_clock(loop);
+    hsrv_reactor_begin_grace(loop);
     for (int i = 0; i < n; i++) {
         hsrv_reactor_on_event(loop, &events[i]);
     }
