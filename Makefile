@@ -21,7 +21,7 @@ SCRIPTS  = $(wildcard tests/test_*.sh)
 export CC CXX CFLAGS WARNINGS BUILD
 
 .PHONY: all run test debug asan ubsan tsan compat cross model lint format format-check bench bench-idle bench-parser \
-    bench-mixed bench-check fuzz stress size info clean help FORCE
+    bench-mixed bench-queue bench-check fuzz stress size info clean help FORCE
 
 all: $(EXAMPLES) $(BENCHES) ## the examples and the programs of bench/, into build/
 
@@ -69,6 +69,9 @@ bench-idle: $(BUILD)/showcase $(BUILD)/idle ## memory that 10,000 idle keep-aliv
 
 bench-mixed: $(BUILD)/showcase ## whether slow requests hurt quick ones; needs wrk
 	@bash bench/mixed.sh
+
+bench-queue: $(BUILD)/queue ## the ring and the pool beside a queue of mutex and condition variable
+	@sh bench/queue.sh
 
 bench-check: ## instructions per request against bench/baseline.txt; needs valgrind
 	@sh bench/check.sh

@@ -2631,10 +2631,9 @@ static inline int hsrv_parser_quick_end(httpsrv_parser *p, const char *line, con
 // the next one begins. What is not a whole, good line is left to the states, from the byte where it stopped: so no byte is
 // looked at twice here either. 1: that was all of them. 0: the states have to go on. < 0: refused.
 static int hsrv_parser_quick_lines(httpsrv_parser *p, const char *buf, const char *end, httpsrv_head *out) {
-    httpsrv_field *field = out->fields + p->num_fields;
-    const httpsrv_field *full = out->fields + p->room;
     const char *line = buf + p->mark;
-    for (; field < full; field++) {
+    for (uint32_t i = p->num_fields; i < p->room; i++) {
+        httpsrv_field *field = &out->fields[i];
         const char *next = hsrv_parser_quick_line(p, buf, line, end, field);
         if (!next) return hsrv_parser_quick_end(p, line, end);
         if (hsrv_parser_maybe_known(field->name)) {

@@ -3,7 +3,8 @@
 //     cc -I. examples/deferred.c -pthread -o deferred && ./deferred    (./deferred 9000: another port)
 //
 //     curl http://localhost:8080/in/2000          answered by the clock thread, two seconds later
-//     curl -m 1 http://localhost:8080/in/2000     leaves early: the clock thread finds the request gone
+//     curl -m 1 http://localhost:8080/in/2000     leaves early. To the server that is a client that has finished sending
+//                                                 and is answered all the same; one that resets is gone
 //
 // A handler that defers returns at once; thousands of requests may wait without a thread each. What waits is a token: a
 // number that stays valid, or turns stale, whatever becomes of the request.

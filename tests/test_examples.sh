@@ -3,6 +3,8 @@
 
 . tests/check.sh
 
+exec </dev/null # host_loop listens to the terminal
+
 : "${CC:=cc}" "${CFLAGS=-std=gnu11 -g}" "${BUILD:=build}"
 client=$scratch/client
 server=
@@ -122,6 +124,54 @@ exits() {
     [ "$code" -eq "$want" ]
 }
 
+# answers_in_its_time TARGET BODY OTHER: the request is answered, but OTHER, which comes later, before it
+answers_in_its_time() {
+    ask GET "$1" >"$scratch/later" &
+    asker=$!
+    sleep 0.3
+    has_status 200 GET "$3" || return
+    if [ -s "$scratch/later" ]; then
+        echo "$1 was answered before $3"
+        return 1
+    fi
+    wait "$asker"
+    cat "$scratch/later"
+    grep -x 'HTTP/1.1 200 OK' "$scratch/later" && grep -F -x -e "$2" "$scratch/later"
+}
+
+# drain_waits_for TARGET BODY: a request that is being answered when SIGTERM comes
+drain_waits_for() {
+    ask GET "$1" >"$scratch/answer" &
+    asker=$!
+    sleep 0.5
+    stop || return
+    wait "$asker"
+    cat "$scratch/answer"
+    grep -F -x -e "$2" "$scratch/answer" && grep -i -x 'Connection: close' "$scratch/answer"
+}
+
+# has_threads NUMBER: so many has the server
+has_threads() {
+    set -- "$1" /proc/"$server"/task/*
+    echo "$(($# - 1)) threads"
+    [ $(($# - 1)) -eq "$1" ]
+}
+
+# has_thread NAME
+has_thread() {
+    cat /proc/"$server"/task/*/comm >"$scratch/names"
+    cat "$scratch/names"
+    grep -F -x -e "$1" "$scratch/names"
+}
+
+# check_threads NAME NUMBER: that is, unless ThreadSanitizer adds one of its own
+check_threads() {
+    case $CFLAGS in
+    *-fsanitize=thread*) skip "$1" 'ThreadSanitizer has a thread of its own' ;;
+    *) check "$1" has_threads "$2" ;;
+    esac
+}
+
 # ---- hello ----
 
 # Its port is a constant, so it is built with a free one. Somebody else may take that meanwhile, hence three
@@ -220,6 +270,139 @@ test_parser_only() {
     check 'parser_only: not complete' parses 'GET /a HTTP/1.1\r\n' 1 '^not complete$'
 }
 
+# ---- deferred ----
+
+# The client asks twice, is stopped before the first answer comes, and killed when that lies unread: so its connection
+# is reset, long before the second answer is due.
+finds_nobody() {
+    printf 'GET /in/%d HTTP/1.1\r\nHost: localhost\r\n\r\n' 1000 2500 >"$scratch/requests"
+    "$client" "$port" <"$scratch/requests" >"$scratch/answer" &
+    leaver=$!
+    sleep 0.4
+    kill -STOP "$leaver"
+    sleep 1.2
+    kill -KILL "$leaver"
+    wait "$leaver"
+    sleep 2.4
+    stop || return
+    cat "$scratch/out"
+    [ ! -s "$scratch/answer" ] && [ "$(grep -c -x 'an answer for nobody: gone' "$scratch/out")" -eq 1 ]
+}
+
+# A client that just closes may have finished sending only: it is answered, and that is no error either.
+survives_a_leaver() {
+    printf 'GET /in/700 HTTP/1.1\r\nHost: localhost\r\n\r\n' >"$scratch/requests"
+    "$client" "$port" <"$scratch/requests" >"$scratch/answer" &
+    leaver=$!
+    sleep 0.3
+    kill -KILL "$leaver"
+    wait "$leaver"
+    [ ! -s "$scratch/answer" ] || return
+    sleep 0.6
+    answers 200 'here you are' GET /in/0
+}
+
+# All of them wait at the same time, so that they take hardly longer than one.
+many_wait() {
+    begin=$(date +%s)
+    askers=
+    for i in 1 2 3 4 5 6 7 8 9 10 11 12; do
+        ask GET /in/1500 >"$scratch/later.$i" &
+        askers="$askers $!"
+    done
+    wait $askers
+    echo "after $(($(date +%s) - begin)) seconds"
+    [ $(($(date +%s) - begin)) -lt 15 ] && [ "$(cat "$scratch"/later.* | grep -c -x 'here you are')" -eq 12 ]
+}
+
+test_deferred() {
+    check 'deferred: starts' start "$BUILD/deferred" 0
+    check_threads 'deferred: the server and the clock' 2
+    check 'deferred: at once' answers 200 'here you are' GET /in/0
+    check 'deferred: later' answers_in_its_time /in/1500 'here you are' /in/0
+    check 'deferred: many wait' many_wait
+    for bad in x -1 1.5 60001 99999999999999999999; do
+        check "deferred: /in/$bad" has_status 400 GET "/in/$bad"
+    done
+    check 'deferred: a client closes early' survives_a_leaver
+    check 'deferred: SIGTERM waits for an answer' drain_waits_for /in/1500 'here you are'
+    check 'deferred: starts again' start "$BUILD/deferred" 0
+    check 'deferred: a client is gone; SIGTERM' finds_nobody
+}
+
+# ---- host_loop ----
+
+# says PATTERN: / is answered with a line like this
+says() {
+    ask GET / >"$scratch/answer"
+    cat "$scratch/answer"
+    grep -x 'HTTP/1.1 200 OK' "$scratch/answer" && grep -x -e "$1" "$scratch/answer"
+}
+
+# Descriptor 9 is the terminal's other end, which is not for the server.
+start_typing() {
+    mkfifo "$scratch/terminal" && exec 9<>"$scratch/terminal" || return
+    start sh -c 'exec "$0" 0 <"$1" 9>&-' "$BUILD/host_loop" "$scratch/terminal"
+}
+
+# types LINE
+types() {
+    printf '%s\n' "$1" >&9
+    wait_for 10 says "[0-9]* seconds, $1"
+}
+
+test_host_loop() {
+    check 'host_loop: starts without a terminal' start "$BUILD/host_loop" 0
+    check_threads 'host_loop: no thread is made' 1
+    check 'host_loop: GET /' says '[0-9]* seconds, nothing typed yet'
+    check 'host_loop: the timer' wait_for 20 says '[2-9] seconds, nothing typed yet'
+    check 'host_loop: SIGTERM' stop
+    check 'host_loop: starts' start_typing
+    check 'host_loop: nothing typed' says '[0-9]* seconds, nothing typed yet'
+    check 'host_loop: a line is typed' types 'good morning'
+    check 'host_loop: another line is typed' types 'good night'
+    exec 9>&-
+    check 'host_loop: the terminal ends' wait_for 10 says '[0-9]* seconds, good night'
+    check 'host_loop: SIGTERM after that' stop
+}
+
+# ---- host_poll ----
+
+several_sums() {
+    askers=
+    for i in 1 2 3 4 5; do
+        ask GET /sum >"$scratch/sum.$i" &
+        askers="$askers $!"
+    done
+    says 'Hello from the loop' || return
+    wait $askers
+    cat "$scratch"/sum.*
+    [ "$(cat "$scratch"/sum.* | grep -c -x 50000005000000)" -eq 5 ]
+}
+
+# Whether the sum is done by then or not.
+stops_at_a_sum() {
+    ask GET /sum >"$scratch/answer" &
+    asker=$!
+    sleep 0.02
+    stop || return
+    wait "$asker" || return
+    cat "$scratch/answer"
+    [ ! -s "$scratch/answer" ] || grep -x 50000005000000 "$scratch/answer"
+}
+
+test_host_poll() {
+    check 'host_poll: starts' start "$BUILD/host_poll" 0
+    check_threads 'host_poll: no thread is made' 1
+    check 'host_poll: GET /' answers 200 'Hello from the loop' GET /
+    check 'host_poll: GET /sum' answers 200 50000005000000 GET /sum
+    check 'host_poll: several sums' several_sums
+    check 'host_poll: 404' has_status 404 GET /nowhere
+    check 'host_poll: SIGTERM' stop
+    check 'host_poll: starts again' start "$BUILD/host_poll" 0
+    check 'host_poll: SIGTERM and a sum' stops_at_a_sum
+}
+
 # ---- showcase ----
 
 prints_usage() {
@@ -240,6 +423,12 @@ test_showcase_flags() {
     check 'showcase: flag without its value' prints_usage 2 "$showcase" --port
     check 'showcase: port out of range' prints_usage 2 "$showcase" --port 65536
     check 'showcase: port not a number' prints_usage 2 "$showcase" --port 80x
+    for bad in -1 65 x; do # the host ends it also if the number is taken
+        check "showcase: --acceptors $bad" prints_usage 2 "$showcase" --acceptors "$bad" --host no.such.address.
+    done
+    for bad in -1 0 1048577 x; do
+        check "showcase: --queue $bad" prints_usage 2 "$showcase" --queue "$bad" --host no.such.address.
+    done
     check 'showcase: argument that is no flag' prints_usage 2 "$showcase" 8080
     check 'showcase: bad host' exits 1 "$showcase" --port 0 --host no.such.address.
 }
@@ -248,7 +437,7 @@ index_links() {
     ask GET / >"$scratch/answer"
     grep -x 'Content-Type: text/html; charset=utf-8' "$scratch/answer" || return
     grep 'name="viewport"' "$scratch/answer" || return
-    for link in /plaintext /json /pool/plaintext /hello/World /sleep/1000 /healthz /readyz; do
+    for link in /plaintext /json /pool/plaintext /hello/World /sleep/1000 /deferred/1000 /healthz /readyz; do
         grep -F "href=\"$link\"" "$scratch/answer" || return
     done
     grep -F 'action="/echo"' "$scratch/answer"
@@ -274,6 +463,13 @@ test_showcase_routes() {
     check 'showcase: /sleep' answers 200 'slept 20 ms' GET /sleep/20
     for bad in abc -1 1.5 +1 10001 99999999999999999999 '%00'; do
         check "showcase: /sleep/$bad" has_status 400 GET "/sleep/$bad"
+    done
+    check 'showcase: /deferred/0' answers 200 'deferred for 0 ms' GET /deferred/0
+    check 'showcase: /deferred/300' answers 200 'deferred for 300 ms' GET /deferred/300
+    check 'showcase: /deferred, type' has_line 'Content-Type: text/plain' GET /deferred/1
+    check 'showcase: /deferred holds nobody up' answers_in_its_time /deferred/1500 'deferred for 1500 ms' /plaintext
+    for bad in x -1 1.5 +1 10001 99999999999999999999 '%00'; do
+        check "showcase: /deferred/$bad" has_status 400 GET "/deferred/$bad"
     done
     check 'showcase: /healthz' answers 200 ok GET /healthz
     check 'showcase: /readyz' answers 200 ready GET /readyz
@@ -313,14 +509,16 @@ second_signal_cuts() {
     [ $(($(date +%s) - begin)) -le 7 ]
 }
 
-drain_finishes_what_was_begun() {
-    ask GET /sleep/1500 >"$scratch/answer" &
-    asker=$!
-    sleep 0.5
-    stop || return
-    wait "$asker"
-    cat "$scratch/answer"
-    grep -x 'slept 1500 ms' "$scratch/answer" && grep -i -x 'Connection: close' "$scratch/answer"
+# No more sleepers than one thread works off and the ring holds.
+room_in_the_ring() {
+    askers=
+    for i in 1 2 3 4 5 6; do
+        ask GET /sleep/200 >"$scratch/sleeper.$i" &
+        askers="$askers $!"
+    done
+    wait $askers
+    cat "$scratch"/sleeper.*
+    [ "$(cat "$scratch"/sleeper.* | grep -c -x 'slept 200 ms')" -eq 6 ]
 }
 
 test_showcase_limits() {
@@ -334,11 +532,27 @@ test_showcase_limits() {
     check 'showcase: URL with the host' grep -x "listening on http://127.0.0.1:$port/" "$scratch/out"
     check 'showcase: body as large as allowed' answers 200 1234567890 POST /echo 1234567890
     check 'showcase: body too large' has_status 413 POST /echo 12345678901
-    check 'showcase: a drain finishes what was begun' drain_finishes_what_was_begun
+    check 'showcase: a drain finishes what was begun' drain_waits_for /sleep/1500 'slept 1500 ms'
+
+    check 'showcase: one thread, a ring of eight' start "$BUILD/showcase" --port 0 --pool-threads 1 --queue 8
+    check 'showcase: --queue' room_in_the_ring
+    check 'showcase: a drain finishes what is deferred' drain_waits_for /deferred/1500 'deferred for 1500 ms'
 
     check 'showcase: --max-body 0' start "$BUILD/showcase" --port 0 --max-body 0
     check 'showcase: no body at all' has_status 413 POST /echo 1
     check 'showcase: a second signal cuts' second_signal_cuts
+}
+
+# test_showcase_acceptors NUMBER
+test_showcase_acceptors() {
+    check "showcase: --acceptors $1" start "$BUILD/showcase" --port 0 --reactors 2 --acceptors "$1"
+    check "showcase: $1 acceptors, the last one" has_thread "accept/$(($1 - 1))"
+    for i in 1 2 3 4; do
+        check "showcase: $1 acceptors, inline, $i" answers 200 'Hello, World!' GET /plaintext
+        check "showcase: $1 acceptors, pool, $i" answers 200 'Hello, World!' GET /pool/plaintext
+        check "showcase: $1 acceptors, deferred, $i" answers 200 'deferred for 10 ms' GET /deferred/10
+    done
+    check "showcase: $1 acceptors, a drain" drain_waits_for /sleep/1500 'slept 1500 ms'
 }
 
 $CC $CFLAGS tests/units/client.c -o "$client" || exit 2
@@ -346,7 +560,12 @@ test_hello
 test_routes
 test_pool
 test_parser_only
+test_deferred
+test_host_loop
+test_host_poll
 test_showcase_flags
 test_showcase_routes
 test_showcase_limits
+test_showcase_acceptors 1
+test_showcase_acceptors 2
 finish
