@@ -190,7 +190,7 @@ static void on_gone(void *arg) {
 }
 
 static void on_defer(httpsrv_req *req, void *user) {
-    (void)user;
+    const struct timespec pause = {0, 200000};
     const httpsrv_str id = httpsrv_param(req, "id");
     entry e = {.id = 0};
     for (size_t i = 0; i < id.len; i++)
@@ -203,6 +203,8 @@ static void on_defer(httpsrv_req *req, void *user) {
     if (e.id % 64 == 1) post_entry(&e);         // likewise
     if (e.id % 16 != 0 && !put_entry(&e)) finish_entry(&e, false);
     if (!before) httpsrv_on_gone(req, on_gone, record_of(e.id));
+    if (user && e.id % 4 == 0) nanosleep(&pause, NULL);
+    if (e.id % 8 == 5) count_answer(httpsrv_replyf(req, 200, NULL, "%.*s", HTTPSRV_FMT(id)), e.id); // against them all
 }
 
 // ---- clients ----
@@ -312,9 +314,11 @@ static void *run_client(void *arg) {
 
 // ---- the program ----
 
-static void add_route(const char *pattern, const char *pool, int timeout_ms) {
+// With `slow`, whatever is not NULL, the handler takes its time.
+static void add_route(const char *pattern, const char *pool, int timeout_ms, void *slow) {
     const httpsrv_route_config route = {.pattern = pattern,
                                         .handler = on_defer,
+                                        .user = slow,
                                         .pool = pool,
                                         .overload = HTTPSRV_OVERLOAD_WAIT,
                                         .timeout_ms = timeout_ms};
@@ -327,11 +331,11 @@ static void serve(void) {
         .reactors = 2,
         .pools = {{.name = "work", .threads = 2}, {.name = "narrow", .threads = 1, .queue = 2}}};
     all.srv = httpsrv_new(&config);
-    add_route("GET /inline/:id", NULL, 0);
-    add_route("GET /pool/:id", "work", 0);
-    add_route("GET /narrow/:id", "narrow", 0);
-    add_route("GET /late/:id", NULL, 1);
-    add_route("GET /late/pool/:id", "work", 1);
+    add_route("GET /inline/:id", NULL, 0, NULL);
+    add_route("GET /pool/:id", "work", 0, NULL);
+    add_route("GET /narrow/:id", "narrow", 0, &all);
+    add_route("GET /late/:id", NULL, 1, NULL);
+    add_route("GET /late/pool/:id", "work", 1, NULL);
     if (httpsrv_start(all.srv) != HTTPSRV_OK) {
         fprintf(stderr, "stress: %s\n", httpsrv_error(all.srv));
         exit(1);
@@ -348,8 +352,9 @@ static void join(const pthread_t *threads, int n) {
         pthread_join(threads[i], NULL);
 }
 
-// The finishers go on until just before the server is freed.
-static void end(const pthread_t *finishers) {
+// The finishers go on until just before the server is freed. Returns how many requests have waited for room.
+static uint64_t end(const pthread_t *finishers) {
+    httpsrv_metrics m;
     httpsrv_stop(all.srv);
     httpsrv_stop(all.srv); // cuts
     httpsrv_join(all.srv);
@@ -358,7 +363,9 @@ static void end(const pthread_t *finishers) {
     pthread_cond_broadcast(&waiting.changed);
     pthread_mutex_unlock(&waiting.lock);
     join(finishers, FINISHERS);
+    httpsrv_query_metrics(all.srv, &m);
     httpsrv_free(all.srv);
+    return m.items[HTTPSRV_LOG_WAITS];
 }
 
 static void check(uint64_t id) {
@@ -371,7 +378,7 @@ static void check(uint64_t id) {
     if (received == 503 && answered != 0) mistake("an answer was lost", id);
 }
 
-static void report(void) {
+static void report(uint64_t waits) {
     static const struct {
         int what;
         const char *name;
@@ -385,7 +392,8 @@ static void report(void) {
         ok += record_of(id)->received == 200;
         late += record_of(id)->received == 503;
     }
-    printf("%" PRIu64 " requests, %" PRIu64 " got 200, %" PRIu64 " got 503", all.asked, ok, late);
+    printf("%" PRIu64 " requests, %" PRIu64 " got 200, %" PRIu64 " got 503, %" PRIu64 " waited", all.asked, ok, late,
+           waits);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         uint64_t sum = 0;
         for (uint64_t id = 0; id < all.asked; id++)
@@ -411,12 +419,12 @@ int main(int argc, char **argv) {
         start(&client_threads[i], run_client, &clients[i]);
     }
     join(client_threads, CLIENTS);
-    end(finishers);
+    const uint64_t waits = end(finishers);
     for (int i = 0; i < CLIENTS * CONNECTIONS; i++)
         close(clients[i / CONNECTIONS].connections[i % CONNECTIONS].fd);
     for (uint64_t id = 0; id < all.asked; id++)
         check(id);
-    report();
+    report(waits);
     printf("%s\n", all.mistakes == 0 ? "1 passed, 0 failed" : "0 passed, 1 failed");
     free(all.records);
     return all.mistakes != 0;
