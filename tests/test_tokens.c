@@ -913,7 +913,7 @@ static void on_reply_posted(httpsrv_req *req, void *user) {
 TEST_EACH_WAY(posted_handlers_answer) {
     begin_deferring(&(httpsrv_config){0}, on_set_and_defer);
     struct client c = dial(s.port);
-    for (int i = 1; i <= 20; i++) {
+    for (int i = 1; i <= 8; i++) {
         httpsrv_token token = defer_one(&c);
         test_sleep(way->pool ? 5 : 0); // as it goes on after it has deferred
         CHECK_INT(httpsrv_post(s.srv, token, on_reply_posted, &s), HTTPSRV_OK);
@@ -1421,13 +1421,13 @@ TEST_TWO_WAYS(no_time_out_for_what_is_answered_in_time) {
     const int timeout = test_ms(250);
     begin_deferring(&(httpsrv_config){.timeout_ms.handler = timeout}, on_defer_watched);
     struct client c = dial(s.port);
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < 5; i++) {
         httpsrv_token token = defer_one(&c);
-        test_sleep(timeout / 5); // together more than the time for one
+        test_sleep(timeout / 4); // together more than the time for one
         CHECK_INT(answer(token, "text"), HTTPSRV_OK);
         EXPECT(&c, 200, "text");
     }
-    test_sleep(timeout * 5 / 4);
+    test_sleep(timeout * 9 / 8);
     GET(&c, "/hello");
     EXPECT(&c, 200, HELLO);
     hang_up(&c);
@@ -1641,7 +1641,7 @@ static void check_cut(struct client *c) {
 }
 
 TEST_EACH_WAY(drain_cuts_what_stays_deferred) {
-    begin_deferring(&(httpsrv_config){.timeout_ms.drain = 60}, on_defer_watched);
+    begin_deferring(&(httpsrv_config){.timeout_ms.drain = 40}, on_defer_watched);
     struct client c = dial(s.port), d = dial(s.port);
     defer_one(&c);
     defer_number(&d, 1);
@@ -1677,7 +1677,7 @@ TEST_EACH_WAY(second_stop_cuts_what_is_deferred) {
 // A token stays stale when the server runs again, and what was posted in between is not forgotten.
 TEST_EACH_WAY(stop_and_run_again) {
     begin_deferring(&(httpsrv_config){.timeout_ms.drain = 20}, on_defer);
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 3; i++) {
         struct client c = dial(s.port);
         httpsrv_token token = defer_number(&c, i);
         httpsrv_stop(s.srv);
@@ -2252,7 +2252,7 @@ static void run_melee(const struct melee *row) {
     for (int i = 0; i < FIGHTERS; i++) {
         c[i] = dial(s.port);
     }
-    while (n < ROUNDS(row->timeout_ms > 0 ? LETTERS / 5 : LETTERS * 3 / 4)) {
+    while (n < ROUNDS(row->timeout_ms > 0 ? LETTERS / 6 : LETTERS / 2)) {
         n = fight(c, n);
     }
     for (int i = 0; i < FIGHTERS; i++) {
@@ -2328,7 +2328,7 @@ static void *late_finisher(void *arg) {
 TEST_EACH_WAY(stop_and_free_against_finish) {
     enum { CLIENTS = 6 };
     static const struct melee row = {.name = "stop", .finishers = 3, .posts = true};
-    for (int round = 0; round < ROUNDS(16); round++) {
+    for (int round = 0; round < ROUNDS(8); round++) {
         struct client c[CLIENTS];
         pthread_t threads[MOST_FINISHERS], clients[CLIENTS], late;
         begin_melee(&row, threads);
