@@ -48,6 +48,8 @@
 //     reactor: quick, and it must not block. A route that names a pool runs on a thread of that pool and may block.
 //     A handler that has no answer yet defers the request: its token lets any thread answer later. Of that answer, the
 //     time-out and the client's leaving exactly one wins, and the others are told that the request is gone.
+//     Bodies go in and out in pieces as well, either by call-backs on the reactor (on_body, httpsrv_on_drain) or in
+//     straight-line code on a worker (httpsrv_read, httpsrv_write, httpsrv_wait_drain); both hold back whoever is faster.
 //
 // LIFETIMES
 //
@@ -70,6 +72,7 @@
 //          other or themselves; chunks, chunk extensions or trailers malformed or too long; a path above the root
 //     408  head or body not in time, too slow    413  body larger than the route allows (before it is read)
 //     414  request target too long               431  head too large or with too many fields (never truncated)
+//     415  media type that the route does not take
 //     417  unknown expectation                   501  unknown method, unknown transfer coding
 //     503  queue full, too many connections, out of memory          505  a major version other than 1
 //
@@ -143,6 +146,12 @@
 #endif
 #ifndef HTTPSRV_MAX_PARAMS
 #define HTTPSRV_MAX_PARAMS 16 // parameters (":id", "*rest") in one route
+#endif
+#ifndef HTTPSRV_MAX_MEDIA
+#define HTTPSRV_MAX_MEDIA 8 // media types that a route can list
+#endif
+#ifndef HTTPSRV_PART_HEAD
+#define HTTPSRV_PART_HEAD 2048 // bytes of the fields before each part of a multipart body
 #endif
 #ifndef HTTPSRV_RATE_PERIOD
 #define HTTPSRV_RATE_PERIOD 10000 // ms over which min_rate is measured
@@ -317,6 +326,7 @@ typedef enum httpsrv_log_level {
     X(RAN_INLINE, WARNING, "queue of the pool is full, handler runs on the reactor")    \
     X(WAITS, WARNING, "queue of the pool is full, request waits")                       \
     X(NO_ANSWER, ERROR, "handler returned without an answer")                           \
+    X(BROKEN_OFF, WARNING, "answer broken off")                                         \
     X(ANSWERED_TWICE, ERROR, "handler answered twice")                                  \
     X(CUT, WARNING, "cut at the end of the drain")                                      \
     X(INCOMPLETE, INFO, "client stopped in the middle of a request")                    \
@@ -327,6 +337,7 @@ typedef enum httpsrv_log_level {
     X(HANDLER_TIMEOUT, WARNING, "answer not in time")                                   \
     X(WRITE_TIMEOUT, INFO, "client does not take its answer")                           \
     X(TOO_SLOW, INFO, "client slower than min_rate")                                    \
+    X(EVENTS_UNREAD, INFO, "client does not take its events")                           \
     X(BAD_REQUEST_LINE, INFO, "malformed request line")                                 \
     X(BAD_METHOD, INFO, "malformed method")                                             \
     X(BAD_TARGET, INFO, "malformed request target")                                     \
@@ -343,6 +354,7 @@ typedef enum httpsrv_log_level {
     X(URI_TOO_LONG, INFO, "request target too long")                                    \
     X(HEAD_TOO_LARGE, INFO, "head too large or with too many fields")                   \
     X(BODY_TOO_LARGE, INFO, "body too large")                                           \
+    X(UNKNOWN_TYPE, INFO, "media type of the body not taken")                           \
     X(UNKNOWN_METHOD, INFO, "unknown method")                                           \
     X(NOT_FOUND, DEBUG, "no route for this path")                                       \
     X(NOT_ALLOWED, DEBUG, "no route for this method")
@@ -376,6 +388,11 @@ typedef struct httpsrv_token {
 // Called with the request; answers it before it returns, or defers it. Thread: a reactor, or a worker if the route names a
 // pool. A request whose client is lost before a worker gets to it is dropped without a call.
 typedef void (*httpsrv_handler)(httpsrv_req *req, void *user);
+
+// Called with a piece of a request's body as it arrives, decoded; `last` says that nothing follows, and then the piece may
+// be empty. It is never empty otherwise, and valid during the call. Not called any more once there is an answer, or the
+// client is lost. Thread: the reactor.
+typedef void (*httpsrv_body_fn)(httpsrv_req *req, httpsrv_str piece, bool last, void *user);
 
 // A job, or a notice, of the application's own.
 typedef void (*httpsrv_fn)(void *arg);
@@ -431,7 +448,12 @@ typedef struct httpsrv_config {
         int handler; // for an answer that a pool makes, or that is deferred; a route may have its own [off]
         int drain;   // from httpsrv_stop (after the grace time) until what still runs is cut [10000; off: no deadline]
         int grace;   // from httpsrv_stop until accepting ends [0]
+        int events;  // between two signs of life to a client of server-sent events that has got none [15000; off]
     } timeout_ms;
+    struct {
+        int64_t high; // bytes: with so many queued an answer in pieces takes no more, see httpsrv_write [262144]
+        int64_t low;  // bytes: with so few it goes on, see httpsrv_on_drain [65536]
+    } write_mark;     // also of a body on its way to httpsrv_read; low is at most high, which is at most 1 GB
     int64_t min_rate; // bytes per second that a client sends of a body or takes of an answer, else it is cut; measured
                       // over 10 s (HTTPSRV_RATE_PERIOD), or timeout_ms.write if shorter [128; off; at most 100 MB]
     bool
@@ -454,11 +476,23 @@ typedef enum httpsrv_overload {
     HTTPSRV_OVERLOAD_WAIT    // it waits for a place, and nothing more is read from its connection meanwhile
 } httpsrv_overload;
 
+// A media type that a route takes in requests.
+typedef struct httpsrv_media {
+    const char *type;        // "application/json", "image/*", "*/*"; parameters ("; charset=utf-8") do not count
+    httpsrv_handler handler; // of its own; if there is either of these two, both replace the route's [the route's]
+    httpsrv_body_fn on_body;
+} httpsrv_media;
+
+// By default the handler runs when the body is complete, see httpsrv_body. With on_body or stream it runs at the head, and
+// what it reads and allocates lives until the request ends: until the answer is complete, or the client is lost.
 typedef struct httpsrv_route_config {
-    const char *pattern; // see httpsrv_on
-    httpsrv_handler handler;
+    const char *pattern;     // see httpsrv_on
+    httpsrv_handler handler; // may be NULL if there is an on_body
     void *user;
-    const char *pool;          // [none: inline on the reactor]; "default" exists without being configured
+    httpsrv_body_fn on_body; // gets the body piece by piece, on the reactor, after the handler; not with a pool
+    bool stream;             // the handler gets it by httpsrv_read; on a pool only, and not with OVERLOAD_INLINE
+    httpsrv_media media[HTTPSRV_MAX_MEDIA]; // types of bodies that it takes, others get 415 [all]; the first that fits
+    const char *pool;                       // [none: inline on the reactor]; "default" exists without being configured
     int64_t max_body;          // bytes, decoded [max.body of the server]; negative: unlimited; HTTPSRV_ZERO: no body
     httpsrv_overload overload; // of the pool
     int timeout_ms;            // for the answer [timeout_ms.handler of the server; off]
@@ -477,13 +511,84 @@ typedef struct httpsrv_answer {
     void *release_arg;
 } httpsrv_answer;
 
+// A cookie to be set, RFC 6265 section 4.1.
+typedef struct httpsrv_cookie_config {
+    const char *name;      // a token; "__Secure-" and "__Host-" in front ask for what RFC 6265bis asks for
+    httpsrv_str value;     // of visible characters but " , ; and backslash, perhaps in quotes
+    const char *path;      // [none: the directory of the request]
+    const char *domain;    // [none: this host alone]
+    int64_t max_age;       // seconds [0: until the browser ends; negative: delete it]
+    bool secure;           // only over TLS
+    bool http_only;        // not for scripts
+    const char *same_site; // "Strict", "Lax" or "None", which needs secure [none]
+} httpsrv_cookie_config;
+
+// A server-sent event.
+typedef struct httpsrv_event {
+    httpsrv_str data; // any text; each of its lines becomes a line of data
+    const char *name; // without line breaks [none: "message"]
+    httpsrv_str id;   // without line breaks or NUL; absent: none, empty: back to none
+    int retry_ms;     // how long the client waits before it comes again [not said]
+} httpsrv_event;
+
+// A part of a form. Views last as long as the form; in on_part until the part ends.
+typedef struct httpsrv_part {
+    httpsrv_str name;
+    httpsrv_str filename; // as the client sent it, never to be used as a path; absent: not a file
+    httpsrv_str type;     // its Content-Type; absent: none
+    int64_t size;         // bytes; in on_part, so far
+    httpsrv_str data;     // its content if that is kept in memory, else absent
+    int fd;               // of the file without a name where it was spooled, at its begin; else -1
+} httpsrv_part;
+
+typedef enum httpsrv_part_step {
+    HTTPSRV_PART_BEGIN, // the part's head is known
+    HTTPSRV_PART_DATA,  // a piece of its content
+    HTTPSRV_PART_END
+} httpsrv_part_step;
+
+// Takes a part as it comes. Anything but HTTPSRV_OK ends the reading, and is its result.
+typedef httpsrv_result (*httpsrv_part_fn)(const httpsrv_part *part, httpsrv_part_step step, httpsrv_str data,
+                                          void *user);
+
+// Zero means the default in brackets, negative unlimited.
+typedef struct httpsrv_form_config {
+    int parts;               // fields and files [64]
+    int64_t size;            // bytes of one part [unlimited; max_body of the route holds in any case]
+    int64_t memory;          // bytes of names and contents that are kept in memory, together [65536]
+    const char *spool;       // directory for files without a name that take the parts that have a filename [memory]
+    httpsrv_part_fn on_part; // gets the contents, and they are kept nowhere [none]
+    void *user;              // its
+} httpsrv_form_config;
+
+typedef struct httpsrv_form_data {
+    const httpsrv_part *parts; // in the order received
+    int num_parts;
+} httpsrv_form_data;
+
+// Takes a multipart body apart; all of it private.
+typedef struct httpsrv_multipart {
+    int state;
+    httpsrv_result result;
+    int num_parts, max_parts;
+    int64_t max_size;
+    httpsrv_part_fn on_part;
+    void *user;
+    httpsrv_part part;
+    size_t matched;       // bytes of the delimiter that were seen last
+    size_t delimiter_len; // CR LF "--" boundary
+    size_t head_len;      // bytes of the part's head so far
+    char delimiter[4 + 70];
+    char head[HTTPSRV_PART_HEAD];
+} httpsrv_multipart;
+
 // A snapshot. The numbers are sums over the reactors, taken one by one while they run; on 32-bit machines each
 // reactor's part is counted modulo 2^32.
 typedef struct httpsrv_metrics {
     uint64_t connections;              // open now
     uint64_t accepted;                 // since httpsrv_new, refused ones included
     uint64_t requests;                 // heads that were parsed
-    uint64_t answers[6];               // by class: [2] counts 2xx; [0] is their sum
+    uint64_t answers[6];               // by class: [2] counts 2xx; [0] is their sum; informational ones are not counted
     uint64_t bytes_in;                 // received
     uint64_t bytes_out;                // sent
     uint64_t memory;                   // bytes taken from the allocator now
@@ -628,6 +733,28 @@ HTTPSRV_API void *httpsrv_alloc(httpsrv_req *req, size_t size);
 // Whether the client has left: nobody will see the answer. A client that has only finished sending has not. [holder]
 HTTPSRV_API bool httpsrv_gone(const httpsrv_req *req);
 
+// A pointer of the application's own that goes with the request, from call-back to call-back. NULL at first. [holder]
+HTTPSRV_API void httpsrv_attach(httpsrv_req *req, void *data);
+HTTPSRV_API void *httpsrv_attached(const httpsrv_req *req);
+
+// The value of the first cookie of that name, without the quotes that may be around it; absent without one. A cookie comes
+// as it was set: it is not decoded (RFC 6265 section 5.4). [holder]
+HTTPSRV_API httpsrv_str httpsrv_cookie(const httpsrv_req *req, const char *name);
+
+// ---- a body as it comes: routes with on_body or stream ----
+
+// Waits for bytes of the body and copies up to `size` of them, at least 1, decoded. Result: > 0 bytes; 0 the body is
+// complete, also if asked again; < 0 HTTPSRV_GONE (the client has left, was too slow or sent a malformed body: it has got its refusal, if
+// any), HTTPSRV_STATE (not a route with stream, or not on a worker). The client is held back meanwhile as soon as
+// write_mark.high bytes wait. A client that expects 100-continue gets it with the first call. [holder, on a worker]
+HTTPSRV_API ptrdiff_t httpsrv_read(httpsrv_req *req, void *buf, size_t size);
+
+// Holds back the body, and by TCP the client, after the piece at hand, until it is resumed: by an on_drain, or by a handler
+// that is posted, for which the request is deferred. Without either of them nobody could: that is as no answer. The
+// time-out of the body does not run meanwhile. Errors: STATE (no on_body, or the body is complete). [holder, on the reactor]
+HTTPSRV_API httpsrv_result httpsrv_body_pause(httpsrv_req *req);
+HTTPSRV_API httpsrv_result httpsrv_body_resume(httpsrv_req *req);
+
 // ---- answering: [holder]; exactly one answer for each request ----
 
 // Sets a field of the answer to come, replacing those of that name; or adds one more. Copied.
@@ -648,6 +775,113 @@ HTTPSRV_API httpsrv_result httpsrv_replyf(httpsrv_req *req, int status, const ch
 
 // The same with everything an answer can have.
 HTTPSRV_API httpsrv_result httpsrv_reply_with(httpsrv_req *req, const httpsrv_answer *answer);
+
+// Answers with a redirect: 301, 302, 303, 307 or 308 (RFC 9110 section 15.4). location is a URI reference, "/there" or
+// "https://example.org/"; no other character than those of RFC 3986 goes in. Errors: as httpsrv_reply. [holder]
+HTTPSRV_API httpsrv_result httpsrv_redirect(httpsrv_req *req, int status, const char *location);
+
+// Adds a Set-Cookie field. Errors: ARG (see httpsrv_cookie_config), STATE, NOMEM. [holder]
+HTTPSRV_API httpsrv_result httpsrv_set_cookie(httpsrv_req *req, const httpsrv_cookie_config *cookie);
+
+// Sends an informational answer, 102 to 199, ahead of the answer proper: 103 for Early Hints with Link fields (RFC 8297).
+// A client of HTTP/1.0 does not get it. Errors: ARG, STATE (the answer has begun), GONE, NOMEM. [holder]
+HTTPSRV_API httpsrv_result httpsrv_inform(httpsrv_req *req, int status, const httpsrv_field *fields, int num_fields);
+
+// ---- answering in pieces: [holder] ----
+
+// Begins an answer whose body follows by httpsrv_write, and which httpsrv_end completes. length is that of the body in
+// bytes if it is known: then exactly so many must follow. Negative: not known. Such a body goes out in chunks, or to a
+// client of HTTP/1.0 until the connection closes. Fields come from httpsrv_set and httpsrv_add, before. The body stays
+// behind where it has no place: for HEAD, 204, 205 and 304.
+// When the handler returns before the end, the answer goes on by on_drain, by on_body, or by handlers that are posted
+// if the request was deferred; without any of them it is broken off. A client that is lost ends it: on_gone is called.
+// Errors: as httpsrv_reply. [holder]
+HTTPSRV_API httpsrv_result httpsrv_begin(httpsrv_req *req, int status, const char *type, int64_t length);
+
+// Appends to the body. The bytes are copied, or sent already. Errors: FULL (nothing was taken: write_mark.high bytes are
+// queued, or the call-back has had its share of the reactor's time), GONE (the client has left), STATE (not begun, or
+// ended), NOMEM (nothing was taken), TOOBIG (more than the declared length: the answer is broken off). Anything less than
+// the high mark being queued, all of it is taken, whatever its size. ARG (bytes without a pointer). [holder]
+HTTPSRV_API httpsrv_result httpsrv_write(httpsrv_req *req, httpsrv_str bytes);
+
+// Has fn called on the reactor, as the holder, each time that what was written has gone out down to write_mark.low, until
+// the answer ends; also if it was begun and nothing written yet. Not while a handler runs on a worker. Replaces the one
+// before. [holder]
+HTTPSRV_API httpsrv_result httpsrv_on_drain(httpsrv_req *req, httpsrv_handler fn, void *user);
+
+// Waits until no more than write_mark.low bytes are queued. Errors: GONE, STATE (not begun, or not on a worker).
+// [holder, on a worker]
+HTTPSRV_API httpsrv_result httpsrv_wait_drain(httpsrv_req *req);
+
+// Adds a field behind the body, which goes out if that is chunked and is dropped otherwise (RFC 9112 section 7.1.2). What
+// frames, routes or authenticates has no place there (RFC 9110 section 6.5.1). Errors: ARG, STATE (not begun), NOMEM.
+HTTPSRV_API httpsrv_result httpsrv_add_trailer(httpsrv_req *req, const char *name, httpsrv_str value);
+
+// Completes the answer. Errors: GONE, STATE (not begun, or ended), TOOBIG (less was written than declared: the answer is
+// broken off), NOMEM (it can be tried again).
+HTTPSRV_API httpsrv_result httpsrv_end(httpsrv_req *req);
+
+// Breaks the answer off, so that the client can tell: the connection ends without the end of the body. Errors: STATE.
+HTTPSRV_API httpsrv_result httpsrv_abort(httpsrv_req *req);
+
+// ---- server-sent events: https://html.spec.whatwg.org/multipage/server-sent-events.html ----
+
+// Answers 200 with a stream of events that stays open: the request is deferred, and the token lets any thread send.
+// channel names what the client listens to, NULL nothing but what is sent to the token. 0 on failure: answered
+// already, the client has left, or no memory (then another answer may follow). Events go on until httpsrv_sse_end, the
+// client's leaving or the drain: httpsrv_on_gone tells of the latter two. Clients that have got nothing for
+// timeout_ms.events get a comment as a sign of life. One that has write_mark.high bytes of events queued is dropped.
+// [holder]
+HTTPSRV_API httpsrv_token httpsrv_sse_begin(httpsrv_req *req, const char *channel);
+
+// Sends to one client. Errors: GONE, ARG (a line break or NUL in name or id, retry out of range), NOMEM. [any]
+HTTPSRV_API httpsrv_result httpsrv_sse_send(httpsrv *srv, httpsrv_token token, const httpsrv_event *event);
+
+// Sends to all that listen to a channel, which there may be none of. The event is formatted once and shared. In order for
+// each thread that sends. Errors: ARG, STATE (before httpsrv_listen), NOMEM (then nobody gets it). [any]
+HTTPSRV_API httpsrv_result httpsrv_sse_publish(httpsrv *srv, const char *channel, const httpsrv_event *event);
+
+// Ends a stream of events. Most clients come again; to stop them, answer 204 to that. Errors: GONE, NOMEM. [any]
+HTTPSRV_API httpsrv_result httpsrv_sse_end(httpsrv *srv, httpsrv_token token);
+
+// The id of the last event that the client has got before it came again; absent if it says none. [holder]
+HTTPSRV_API httpsrv_str httpsrv_sse_last_id(const httpsrv_req *req);
+
+// ---- forms ----
+
+// Reads a form, urlencoded or multipart/form-data (RFC 7578), from the complete body, or on a worker in a route with
+// stream as it comes, in fixed memory whatever its size: see httpsrv_form_config for where the parts go. They, and their
+// descriptors, last until the request ends. config == NULL: defaults. Result: OK; UNSUPPORTED (neither type); SYNTAX
+// (malformed, or a bad escape); TOOBIG (over a limit of config); GONE; NOMEM; SYS (no file to spool to); STATE (not
+// [holder], or read already); or what on_part has returned. [holder]
+HTTPSRV_API httpsrv_result httpsrv_read_form(httpsrv_req *req, const httpsrv_form_config *config,
+                                             httpsrv_form_data *form);
+
+// The value of the first part of that name in the form that is the body, which is read if it was not yet; absent without
+// one. [holder]
+HTTPSRV_API httpsrv_str httpsrv_form_field(httpsrv_req *req, const char *name);
+
+// Prepares to take a multipart body apart that comes in pieces, on_body's for example. content_type is that of the
+// message, for the boundary. Only limits of config count, and on_part, which is called for each part: begin, data as
+// often as there is some, end. m is the caller's and must not move. Errors: UNSUPPORTED (not multipart/form-data),
+// SYNTAX (no boundary, or not one of RFC 2046 section 5.1.1). [any], one thread at a time
+HTTPSRV_API httpsrv_result httpsrv_multipart_init(httpsrv_multipart *m, httpsrv_str content_type,
+                                                  const httpsrv_form_config *config);
+
+// Goes on with the next piece; with an empty one nothing happens. Errors, which stay: SYNTAX, TOOBIG, or what on_part has
+// returned.
+HTTPSRV_API httpsrv_result httpsrv_multipart_feed(httpsrv_multipart *m, httpsrv_str piece);
+
+// Says that the body is complete. Errors: SYNTAX (the closing delimiter is missing).
+HTTPSRV_API httpsrv_result httpsrv_multipart_end(httpsrv_multipart *m);
+
+// Takes the next "name=value" off a urlencoded text, as it is, to be decoded; `text` then holds the rest. False at the
+// end. Empty pieces between "&" are passed over; a piece without "=" is a name. [any]
+HTTPSRV_API bool httpsrv_urlencoded_next(httpsrv_str *text, httpsrv_field *pair);
+
+// Decodes percent escapes, once, and "+" to space if `plus`, into `out`, which has room for text.len bytes; may be
+// text.ptr itself. Result: bytes; HTTPSRV_SYNTAX for a bad escape. [any]
+HTTPSRV_API ptrdiff_t httpsrv_decode(char *out, httpsrv_str text, bool plus);
 
 // ---- answering later ----
 
@@ -1437,6 +1671,18 @@ static char *hsrv_text_format_number(char *out, uint64_t n) {
     } while (n > 0);
     while (count > 0) {
         *out++ = digits[--count];
+    }
+    return out;
+}
+
+// In hexadecimal, without leading zeros: at most 16 characters.
+static char *hsrv_text_format_hex(char *out, uint64_t n) {
+    int shift = 60;
+    while (shift > 0 && n >> shift == 0) {
+        shift -= 4;
+    }
+    for (; shift >= 0; shift -= 4) {
+        *out++ = "0123456789abcdef"[n >> shift & 15];
     }
     return out;
 }
@@ -2488,7 +2734,7 @@ static __attribute__((noinline)) int hsrv_parser_known_field(httpsrv_parser *p, 
 
 // Fields that must not come behind the body: framing, routing, authentication, content's nature and request modifiers
 // (RFC 9110 section 6.5.1). Whoever sends one hopes that somebody merges it into the head.
-static int hsrv_parser_trailer_field(httpsrv_parser *p, httpsrv_str name) {
+static bool hsrv_parser_trailer_allowed(httpsrv_str name) {
     static const char *const forbidden[] = {"content-length",
                                             "transfer-encoding",
                                             "host",
@@ -2514,11 +2760,13 @@ static int hsrv_parser_trailer_field(httpsrv_parser *p, httpsrv_str name) {
                                             "if-unmodified-since",
                                             "proxy-authorization"};
     for (size_t i = 0; i < sizeof forbidden / sizeof forbidden[0]; i++) {
-        if (hsrv_text_equal_nocase(name, hsrv_text_of(forbidden[i]))) {
-            return hsrv_parser_fail(p, HTTPSRV_LOG_BAD_TRAILER);
-        }
+        if (hsrv_text_equal_nocase(name, hsrv_text_of(forbidden[i]))) return false;
     }
-    return 1;
+    return true;
+}
+
+static int hsrv_parser_trailer_field(httpsrv_parser *p, httpsrv_str name) {
+    return hsrv_parser_trailer_allowed(name) ? 1 : hsrv_parser_fail(p, HTTPSRV_LOG_BAD_TRAILER);
 }
 
 // ---- fields ----
@@ -3285,6 +3533,10 @@ typedef struct hsrv_route {
     char *pool_name; // owned; NULL: inline
     hsrv_pool *pool; // set at listen
     int pool_number; // of srv->pools
+    httpsrv_body_fn on_body;
+    bool stream;
+    httpsrv_media media[HTTPSRV_MAX_MEDIA]; // types are owned
+    int num_media;
     httpsrv_overload overload;
     int64_t max_body; // as configured, set to bytes or -1 for unlimited at listen
     int timeout_ms;   // likewise, -1: off
@@ -3334,9 +3586,19 @@ typedef struct hsrv_header {
     httpsrv_str name, value;
 } hsrv_header;
 
+// How the client can tell where the body of an answer ends, RFC 9112 section 6.
+typedef enum hsrv_framing {
+    HSRV_FRAMING_WHOLE,   // Content-Length: the body is there
+    HSRV_FRAMING_LENGTH,  // Content-Length, as declared
+    HSRV_FRAMING_CHUNKED, // Transfer-Encoding
+    HSRV_FRAMING_CLOSE    // where the connection ends: HTTP/1.0
+} hsrv_framing;
+
 // An answer as it waits to be turned into bytes.
 typedef struct hsrv_answer {
     int status;
+    hsrv_framing framing;
+    int64_t length; // as declared
     httpsrv_str type, body;
     hsrv_header *headers, **headers_end;
     bool own_server, own_date, own_type; // among the headers
@@ -3347,7 +3609,14 @@ typedef struct hsrv_answer {
 
 // NONE -> SENT   inline: the reactor that runs the handler turns the answer into bytes at once
 //      -> STAGED worker: it waits in the request until the baton is back
-typedef enum hsrv_answer_state { HSRV_ANSWER_NONE, HSRV_ANSWER_STAGED, HSRV_ANSWER_SENT } hsrv_answer_state;
+//      -> BEGUN -> ENDED   in pieces; ENDED also where it was broken off
+typedef enum hsrv_answer_state {
+    HSRV_ANSWER_NONE,
+    HSRV_ANSWER_BEGUN,
+    HSRV_ANSWER_ENDED,
+    HSRV_ANSWER_STAGED,
+    HSRV_ANSWER_SENT
+} hsrv_answer_state;
 
 // A request that leaves its loop - to a pool, or deferred - has a place in the loop's table, which stays for good while
 // requests come and go. Its cell holds a generation, which with the number of loop and place makes the token, and says who
@@ -3386,11 +3655,16 @@ typedef struct hsrv_place {
 // The claim word of a request that has left its loop says what of it has come back. Whoever makes it due brings it home:
 // the return of the handler, unless it deferred; then a finish, or the loop that gives up. POSTED says that it is on its
 // way, so that nobody else puts the one message of the request into the inbox as well.
-#define HSRV_CLAIM_RETURNED 1u  // the handler
-#define HSRV_CLAIM_DEFERRED 2u  // it left without an answer
-#define HSRV_CLAIM_FINISHED 4u  // an answer is there, or none will come
-#define HSRV_CLAIM_WANTED   8u  // a post waits for the return of the handler
-#define HSRV_CLAIM_POSTED   16u // the message is in the inbox
+#define HSRV_CLAIM_RETURNED 1u   // the handler
+#define HSRV_CLAIM_DEFERRED 2u   // it left without an answer
+#define HSRV_CLAIM_FINISHED 4u   // an answer is there, or none will come
+#define HSRV_CLAIM_WANTED   8u   // a post waits for the return of the handler
+#define HSRV_CLAIM_POSTED   16u  // the message is in the inbox
+#define HSRV_CLAIM_MOVED    32u  // the holder has put something into its stream, or made room: the loop shall look
+#define HSRV_CLAIM_ASKED    64u  // it reads the body, for which a client may wait to be asked
+#define HSRV_CLAIM_BEGUN    128u // it has begun an answer in pieces
+#define HSRV_CLAIM_ENDED    256u // and completed it
+#define HSRV_CLAIM_BROKEN   512u // or broken it off
 
 // An answer from httpsrv_finish: in one block with its fields and texts.
 typedef struct hsrv_delivery {
@@ -3405,12 +3679,68 @@ typedef struct hsrv_delivery {
 
 #define HSRV_MAX_SERVER_TRAILERS 32 // fields of a trailer section
 
+// A piece of bytes on its way: output that the kernel has not taken, or between a worker and the loop. Copied bytes
+// follow the struct.
+typedef struct hsrv_segment {
+    struct hsrv_segment *next;
+    const char *ptr;
+    size_t len;
+    size_t size; // of this allocation
+    void (*release)(void *arg);
+    void *release_arg;
+    bool raw; // from a worker: not of the body, but an informational answer
+} hsrv_segment;
+
+// What a body needs that goes in pieces, either way.
+//
+//   request:  loop --in--> httpsrv_read on a worker, or straight to on_body on the loop
+//   answer:   httpsrv_write on a worker --out--> loop, or on the loop straight to the connection
+//
+// `in` and `out` are stacks, newest first: one side pushes, the other takes all of it. A worker tells the loop by the claim
+// word, the loop tells a worker that waits by the futex.
+typedef struct hsrv_stream {
+    // the holder's
+    bool used;    // anything of this is
+    bool silent;  // the body stays behind: HEAD, 204, 205, 304
+    bool asked;   // httpsrv_read was called
+    int64_t left; // to be written of a declared length
+    size_t burst; // bytes written in this call-back
+    hsrv_header *trailers, **trailers_end;
+    httpsrv_handler on_drain;
+    void *drain_user;
+    hsrv_segment *reading; // what httpsrv_read has taken, oldest first
+
+    // the loop's, or the holder's on the loop
+    uint32_t told;   // the claim word as it was seen last
+    bool here;       // the handler runs on the loop or has returned: call-backs may run
+    bool head_out;   // the head of the answer is on its way
+    bool end_out;    // and its end
+    bool broken;     // it was broken off
+    bool written;    // something went out since on_drain was called last
+    bool body_over;  // the last piece of the request's body was handed on
+    bool paused;     // httpsrv_body_pause
+    bool reading_on; // the body was being read when the connection was left last
+    bool events;     // server-sent events
+
+    // shared; queued sizes and the flags beside them are sequentially consistent, see hsrv_request_signal
+    hsrv_segment *out, *in;
+    size_t out_queued; // bytes written that the kernel has not taken
+    size_t in_queued;  // bytes received that have not been read
+    uint32_t in_full;  // the loop waits for room
+    uint32_t in_over;  // all is in
+    uint32_t changes;  // futex: counts what a worker may wait for
+    uint32_t sleeping; // a worker may be waiting
+} hsrv_stream;
+
 struct httpsrv_req {
     // The holder's part: passed on with the baton. Each hand-over (ring, inbox) is one release/acquire pair.
     httpsrv *srv;
     hsrv_loop *loop;
     hsrv_conn *inline_conn; // while the reactor itself holds the baton and runs the handler, else NULL
     const hsrv_route *route;
+    httpsrv_handler handler; // the route's, or that of the media type
+    httpsrv_body_fn on_body; // likewise
+    void *attached;
     httpsrv_parser parser; // the loop's while the request is read
     httpsrv_head head;
     const char *raw; // the head's bytes; in the reactor's buffer until the request leaves it, then in the arena
@@ -3434,6 +3764,7 @@ struct httpsrv_req {
     bool held;
 #endif
     bool leaves_buffer;     // the head was copied to the arena
+    bool owes_continue;     // the client waits for 100 (Continue); the loop's
     unsigned char peer[16]; // as in hsrv_conn
     httpsrv_str peer_text;
 
@@ -3448,13 +3779,16 @@ struct httpsrv_req {
     hsrv_place *place;        // in the loop's table; NULL when out of memory
     uint32_t place_number;
     struct hsrv_post *posts, **posts_end; // handlers that wait for the return of the first one
-    httpsrv_head trailers;
+    httpsrv_head trailers;                // fields are owned
+    hsrv_buffer trailer_bytes;
 
     // The shared part: named atomics and the message that brings the request home.
     hsrv_message message;    // next: the inbox
     uint32_t claim;          // HSRV_CLAIM_ bits
     uint32_t gone;           // HSRV_GONE_ bits; the loop sets GONE once nobody waits for the answer
     hsrv_delivery *delivery; // written by whoever has claimed the place, before FINISHED is set
+
+    hsrv_stream stream; // each part of it has its own owner
 };
 
 // A handler from httpsrv_post on its way to the loop.
@@ -3471,7 +3805,11 @@ typedef struct hsrv_post {
 //           first byte          head                    complete
 //   IDLE ----------------> HEAD ------------> BODY ------------------> BUSY     BUSY: the handler has the request
 //     ^  \_____________________________________________________________^ |
-//     |        (what comes whole in one read goes straight through)      | answered
+//     |        (what comes whole in one read goes straight through)      |
+//     |                          \---------------------> STREAM <--------|      STREAM: the body is read while it is
+//     |                                                    |             |      handled, or the answer goes in pieces
+//     |                                                    |             | answered
+//     |                                                    \-------------|
 //     |                                                                  |
 //     |<------------------------ DISCARD <-------------------------------|      DISCARD: an unread body is dropped
 //     |                                                                  |
@@ -3485,6 +3823,7 @@ typedef enum hsrv_conn_state {
     HSRV_CONN_HEAD,
     HSRV_CONN_BODY,
     HSRV_CONN_BUSY,
+    HSRV_CONN_STREAM,
     HSRV_CONN_DISCARD,
     HSRV_CONN_LAST,
     HSRV_CONN_LINGER,
@@ -3506,16 +3845,6 @@ typedef enum hsrv_conn_state {
 typedef struct hsrv_input {
     size_t cap, off, len; // unparsed bytes are [off, len)
 } hsrv_input;
-
-// A piece of output that the kernel has not taken. Copied bytes follow the struct.
-typedef struct hsrv_segment {
-    struct hsrv_segment *next;
-    const char *ptr;
-    size_t len;
-    size_t size; // of this allocation
-    void (*release)(void *arg);
-    void *release_arg;
-} hsrv_segment;
 
 typedef struct hsrv_chain {
     hsrv_segment *first, *last;
@@ -3553,6 +3882,7 @@ typedef enum hsrv_ring {
     HSRV_RING_WRITE,
     HSRV_RING_LINGER,
     HSRV_RING_HANDLER,
+    HSRV_RING_EVENTS,
     HSRV_RINGS
 } hsrv_ring;
 
@@ -3561,6 +3891,8 @@ typedef enum hsrv_event {
     HSRV_EVENT_NONE,     // nothing more to do until an edge, a message or a timer
     HSRV_EVENT_HEAD,     // a head is parsed
     HSRV_EVENT_BODY,     // the body is complete
+    HSRV_EVENT_PIECE,    // loop->piece is the next one of a body
+    HSRV_EVENT_DRAINED,  // what was written of an answer is out, and there should be more
     HSRV_EVENT_BAD,      // the parser refused
     HSRV_EVENT_NOMEM,    // no memory to go on
     HSRV_EVENT_OVER,     // more to drop than is worth it
@@ -3652,7 +3984,8 @@ struct hsrv_loop {
     size_t output_len;
     const char *window; // unparsed input of the connection being served
     size_t window_len;
-    size_t read_budget;                      // bytes that it may still read in this turn
+    size_t read_budget, write_budget;        // bytes that it may still read and send in this turn
+    httpsrv_str piece;                       // of the body being read
     httpsrv_str status_block;                // "HTTP/1.1 200 OK", Server and Date lines, cached for the second
     size_t status_line_len, server_line_len; // of its first two lines
     char *block;
@@ -4032,6 +4365,9 @@ static bool hsrv_router_build(hsrv_router *router, hsrv_memory *memory) {
 static void hsrv_router_free_route(hsrv_memory *memory, hsrv_route *route) {
     hsrv_memory_give_text(memory, route->pattern);
     hsrv_memory_give_text(memory, route->pool_name);
+    for (int i = 0; i < route->num_media; i++) {
+        hsrv_memory_give_text(memory, (char *)(uintptr_t)route->media[i].type);
+    }
     hsrv_memory_give(memory, route, sizeof *route);
 }
 
@@ -4348,22 +4684,28 @@ static hsrv_io hsrv_output_send(int fd, const char *buf, size_t len, size_t *don
 
 #define HSRV_SEND_PIECES 32
 
-static hsrv_io hsrv_output_send_chain(int fd, const hsrv_chain *chain, size_t *asked, size_t *done) {
-    struct iovec pieces[HSRV_SEND_PIECES];
+static hsrv_io hsrv_output_send_pieces(int fd, struct iovec *pieces, size_t count, size_t *done) {
     struct msghdr message;
     memset(&message, 0, sizeof message);
     message.msg_iov = pieces;
-    *asked = 0;
-    for (hsrv_segment *s = chain->first; s && message.msg_iovlen < HSRV_SEND_PIECES; s = s->next) {
-        pieces[message.msg_iovlen].iov_base = (void *)(uintptr_t)s->ptr;
-        pieces[message.msg_iovlen++].iov_len = s->len;
-        *asked += s->len;
-    }
+    message.msg_iovlen = (__typeof__(message.msg_iovlen))count; // an int with musl
     ssize_t n;
     do {
         n = hsrv_sys_sendmsg(fd, &message);
     } while (n < 0 && errno == EINTR);
     return hsrv_output_status(n, done);
+}
+
+static hsrv_io hsrv_output_send_chain(int fd, const hsrv_chain *chain, size_t *asked, size_t *done) {
+    struct iovec pieces[HSRV_SEND_PIECES];
+    size_t count = 0;
+    *asked = 0;
+    for (hsrv_segment *s = chain->first; s && count < HSRV_SEND_PIECES; s = s->next) {
+        pieces[count].iov_base = (void *)(uintptr_t)s->ptr;
+        pieces[count++].iov_len = s->len;
+        *asked += s->len;
+    }
+    return hsrv_output_send_pieces(fd, pieces, count, done);
 }
 
 static void hsrv_output_append(hsrv_chain *chain, hsrv_segment *segment) {
@@ -4383,7 +4725,39 @@ static hsrv_segment *hsrv_output_new(hsrv_memory *memory, size_t size) {
     segment->len = size;
     segment->release = NULL;
     segment->release_arg = NULL;
+    segment->raw = false;
     return segment;
+}
+
+// One with a copy of the bytes, and room for the frame of a chunk around them.
+#define HSRV_CHUNK_HEAD 18 // 16 digits and a line end
+#define HSRV_CHUNK_TAIL 2  // a line end
+
+static hsrv_segment *hsrv_output_new_piece(hsrv_memory *memory, httpsrv_str bytes) {
+    if (bytes.len > (size_t)PTRDIFF_MAX - sizeof(hsrv_segment) - HSRV_CHUNK_HEAD - HSRV_CHUNK_TAIL) return NULL;
+    hsrv_segment *segment = hsrv_output_new(memory, HSRV_CHUNK_HEAD + bytes.len + HSRV_CHUNK_TAIL);
+    if (!segment) return NULL;
+    segment->ptr += HSRV_CHUNK_HEAD;
+    segment->len = bytes.len;
+    hsrv_text_append((char *)(segment + 1) + HSRV_CHUNK_HEAD, bytes);
+    return segment;
+}
+
+// Writes the head of a chunk in front of `end`; returns where it begins. RFC 9112 section 7.1.
+static char *hsrv_output_chunk_head(char *end, size_t len) {
+    char digits[16];
+    const size_t n = (size_t)(hsrv_text_format_hex(digits, len) - digits);
+    memcpy(end - 2, "\r\n", 2);
+    memcpy(end - 2 - n, digits, n);
+    return end - 2 - n;
+}
+
+// Makes a piece a chunk.
+static void hsrv_output_frame(hsrv_segment *segment) {
+    char *bytes = (char *)(segment + 1) + HSRV_CHUNK_HEAD;
+    segment->ptr = hsrv_output_chunk_head(bytes, segment->len);
+    memcpy(bytes + segment->len, "\r\n", 2);
+    segment->len += (size_t)(bytes - segment->ptr) + HSRV_CHUNK_TAIL;
 }
 
 static void hsrv_output_drop(hsrv_memory *memory, hsrv_segment *segment) {
@@ -4403,6 +4777,24 @@ static void hsrv_output_consume(hsrv_memory *memory, hsrv_chain *chain, size_t n
     if (n == 0) return;
     chain->first->ptr += n;
     chain->first->len -= n;
+}
+
+// Bytes in a chain.
+static size_t hsrv_output_pending(const hsrv_chain *chain) {
+    size_t n = 0;
+    for (const hsrv_segment *s = chain->first; s; s = s->next) {
+        n += s->len;
+    }
+    return n;
+}
+
+// Drops a list of segments that is in no chain.
+static void hsrv_output_drop_list(hsrv_memory *memory, hsrv_segment *segment) {
+    while (segment) {
+        hsrv_segment *next = segment->next;
+        hsrv_output_drop(memory, segment);
+        segment = next;
+    }
 }
 
 static void hsrv_output_clear(hsrv_memory *memory, hsrv_chain *chain) {
@@ -4597,6 +4989,7 @@ static void hsrv_loop_init_wheels(hsrv_loop *loop) {
     hsrv_loop_init_rated_wheel(loop, HSRV_RING_WRITE, config->timeout_ms.write);
     hsrv_timers_init(&loop->wheels[HSRV_RING_LINGER], HSRV_LINGER_MS, loop->now);
     hsrv_timers_init(&loop->wheels[HSRV_RING_HANDLER], loop->srv->shortest_timeout_ms, loop->now);
+    hsrv_timers_init(&loop->wheels[HSRV_RING_EVENTS], config->timeout_ms.events, loop->now);
 }
 
 // What reactors need beside descriptors. Nothing is written to the large buffers here: on a machine with several memories
@@ -4833,10 +5226,11 @@ static uint32_t hsrv_request_generation(const httpsrv_req *req) {
     return __atomic_load_n(&req->place->cell, __ATOMIC_RELAXED) >> 2;
 }
 
-// [holder]
+// An answer that has begun has claimed it already. [holder]
 static void hsrv_request_open_place(httpsrv_req *req) {
+    const uint32_t state = req->answered == HSRV_ANSWER_NONE ? HSRV_PLACE_OPEN : HSRV_PLACE_CLAIMED;
     req->shared = true;
-    __atomic_store_n(&req->place->cell, hsrv_request_generation(req) << 2 | HSRV_PLACE_OPEN, __ATOMIC_RELEASE);
+    __atomic_store_n(&req->place->cell, hsrv_request_generation(req) << 2 | state, __ATOMIC_RELEASE);
 }
 
 // Nobody can have a token: closed again, within the same generation. [loop]
@@ -4856,15 +5250,16 @@ static void hsrv_request_renew_place(httpsrv_req *req) {
 
 // ---- coming home: the claim word ----
 
-// Adds bits. True if the caller has to bring the request home: it is due, and nobody else is about to. Its release and
-// acquire hand over what was written to the request. [any]
+// Adds bits. True if the caller has to bring the request home, or to the loop's notice: it is due, and nobody else is about
+// to. Its release and acquire hand over what was written to the request. [any]
 static bool hsrv_request_add_claim(httpsrv_req *req, uint32_t bits) {
     uint32_t claim = __atomic_load_n(&req->claim, __ATOMIC_RELAXED), next;
     bool due;
     do {
         next = claim | bits;
         const bool stays = (next & HSRV_CLAIM_DEFERRED) && !(next & (HSRV_CLAIM_FINISHED | HSRV_CLAIM_WANTED));
-        due = (next & HSRV_CLAIM_RETURNED) && !stays && !(next & HSRV_CLAIM_POSTED);
+        const bool comes = ((next & HSRV_CLAIM_RETURNED) && !stays) || (next & HSRV_CLAIM_MOVED);
+        due = comes && !(next & HSRV_CLAIM_POSTED);
         if (due) next |= HSRV_CLAIM_POSTED;
     } while (!__atomic_compare_exchange_n(&req->claim, &claim, next, true, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
     return due;
@@ -4872,10 +5267,121 @@ static bool hsrv_request_add_claim(httpsrv_req *req, uint32_t bits) {
 
 // The loop has the request's message, or was told that it is due. Whether it is home for good: then nobody else has it.
 static bool hsrv_request_arrive(httpsrv_req *req) {
-    const uint32_t claim = __atomic_fetch_and(&req->claim, ~(HSRV_CLAIM_POSTED | HSRV_CLAIM_WANTED), __ATOMIC_ACQ_REL);
+    const uint32_t passing = HSRV_CLAIM_POSTED | HSRV_CLAIM_WANTED | HSRV_CLAIM_MOVED;
+    const uint32_t claim = __atomic_fetch_and(&req->claim, ~passing, __ATOMIC_ACQ_REL);
+    req->stream.told = claim;
+    if (!(claim & HSRV_CLAIM_RETURNED)) return false;
+    req->stream.here = true;
     if ((claim & HSRV_CLAIM_DEFERRED) && !(claim & HSRV_CLAIM_FINISHED)) return false;
     req->away = false;
     return true;
+}
+
+// ---- bodies in pieces: between a worker and the loop ----
+
+// Wakes a worker that waits for a change, which was made before. It says that it sleeps and then compares what it has
+// seen; the change is counted before `sleeping` is looked at: one of the two sees the other. [loop]
+static void hsrv_request_signal(httpsrv_req *req) {
+    hsrv_stream *s = &req->stream;
+    __atomic_fetch_add(&s->changes, 1u, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&s->sleeping, __ATOMIC_SEQ_CST) != 0) hsrv_sys_futex_wake(&s->changes, 1);
+}
+
+// Waits for a change after the one numbered `seen`, which the caller took before it looked. [worker]
+static void hsrv_request_wait(httpsrv_req *req, uint32_t seen) {
+    hsrv_stream *s = &req->stream;
+    __atomic_store_n(&s->sleeping, 1u, __ATOMIC_SEQ_CST);
+    hsrv_sys_futex_wait(&s->changes, seen);
+    __atomic_store_n(&s->sleeping, 0u, __ATOMIC_RELAXED);
+}
+
+// Pushes a piece for the other side. Its release makes the bytes seen there.
+static void hsrv_request_push(hsrv_segment **stack, hsrv_segment *segment) {
+    segment->next = __atomic_load_n(stack, __ATOMIC_RELAXED);
+    while (!__atomic_compare_exchange_n(stack, &segment->next, segment, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED)) {}
+}
+
+// Takes all pieces, oldest first.
+static hsrv_segment *hsrv_request_take(hsrv_segment **stack) {
+    if (!__atomic_load_n(stack, __ATOMIC_RELAXED)) return NULL;
+    hsrv_segment *top = __atomic_exchange_n(stack, (hsrv_segment *)NULL, __ATOMIC_ACQUIRE), *oldest = NULL;
+    while (top) {
+        hsrv_segment *next = top->next;
+        top->next = oldest;
+        oldest = top;
+        top = next;
+    }
+    return oldest;
+}
+
+// Tells the loop what the holder has done. [worker]
+static void hsrv_request_tell_loop(httpsrv_req *req, uint32_t bits) {
+    if (hsrv_request_add_claim(req, HSRV_CLAIM_MOVED | bits)) hsrv_loop_post(req->loop, &req->message);
+}
+
+// The kernel took n bytes of what was queued. [loop]
+static void hsrv_request_sent(httpsrv_req *req, size_t n) {
+    const size_t low = (size_t)req->srv->config.write_mark.low;
+    const size_t left = __atomic_sub_fetch(&req->stream.out_queued, n, __ATOMIC_SEQ_CST);
+    if (left <= low && left + n > low) hsrv_request_signal(req);
+}
+
+// Hands a piece of the body to the worker that reads it. False when out of memory. [loop]
+static bool hsrv_request_feed(httpsrv_req *req, httpsrv_str piece, bool last) {
+    hsrv_stream *s = &req->stream;
+    if (piece.len > 0) {
+        hsrv_segment *segment = hsrv_output_new(&req->srv->memory, piece.len);
+        if (!segment) return false;
+        memcpy(segment + 1, piece.ptr, piece.len);
+        __atomic_fetch_add(&s->in_queued, piece.len, __ATOMIC_SEQ_CST);
+        hsrv_request_push(&s->in, segment);
+    }
+    if (last) __atomic_store_n(&s->in_over, 1u, __ATOMIC_RELEASE);
+    hsrv_request_signal(req);
+    return true;
+}
+
+// Whether the loop may go on reading a body for a worker. If not, the worker tells when there is room: it takes from
+// in_queued and then looks at in_full, here it is the other way round. [loop]
+static bool hsrv_request_has_room(httpsrv_req *req) {
+    hsrv_stream *s = &req->stream;
+    const size_t high = (size_t)req->srv->config.write_mark.high;
+    if (__atomic_load_n(&s->in_queued, __ATOMIC_SEQ_CST) < high) return true;
+    __atomic_store_n(&s->in_full, 1u, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&s->in_queued, __ATOMIC_SEQ_CST) >= high) return false;
+    __atomic_store_n(&s->in_full, 0u, __ATOMIC_SEQ_CST);
+    return true;
+}
+
+// Copies bytes of the pieces that were taken. [worker]
+static size_t hsrv_request_copy_out(httpsrv_req *req, char *buf, size_t size) {
+    hsrv_stream *s = &req->stream;
+    size_t done = 0;
+    while (s->reading && done < size) {
+        hsrv_segment *segment = s->reading;
+        const size_t n = segment->len < size - done ? segment->len : size - done;
+        memcpy(buf + done, segment->ptr, n);
+        done += n;
+        segment->ptr += n;
+        segment->len -= n;
+        if (segment->len > 0) break;
+        s->reading = segment->next;
+        hsrv_output_drop(&req->srv->memory, segment);
+    }
+    const size_t low = (size_t)req->srv->config.write_mark.low;
+    const size_t left = __atomic_sub_fetch(&s->in_queued, done, __ATOMIC_SEQ_CST);
+    if (left > low || __atomic_load_n(&s->in_full, __ATOMIC_SEQ_CST) == 0) return done;
+    if (__atomic_exchange_n(&s->in_full, 0u, __ATOMIC_SEQ_CST) != 0) hsrv_request_tell_loop(req, 0);
+    return done;
+}
+
+static void hsrv_request_release_stream(httpsrv_req *req) {
+    hsrv_memory *memory = &req->srv->memory;
+    hsrv_stream *s = &req->stream;
+    hsrv_output_drop_list(memory, s->reading);
+    hsrv_output_drop_list(memory, s->in);
+    hsrv_output_drop_list(memory, s->out);
+    memset(s, 0, sizeof *s);
 }
 
 // An answer that had claimed the request comes to nothing. If the client has left meanwhile there is no way back. [any]
@@ -4886,6 +5392,7 @@ static void hsrv_request_unclaim(httpsrv_req *req) {
 
 // Leaves the loop: from here on the answer, the client's leaving and the end of its time compete. [loop]
 static void hsrv_request_depart(hsrv_loop *loop, httpsrv_req *req, hsrv_conn *c) {
+    req->stream.here = false;
     req->departed = (uint32_t)loop->now;
     req->away = true;
     req->conn = c;
@@ -4905,8 +5412,9 @@ static bool hsrv_request_revoke(httpsrv_req *req) {
 }
 
 static void hsrv_request_tell_gone(httpsrv_req *req) {
-    const uint32_t gone = __atomic_fetch_or(&req->gone, HSRV_GONE_SET, __ATOMIC_ACQ_REL);
-    if (gone & HSRV_GONE_WATCHED) req->gone_fn(req->gone_arg);
+    const uint32_t gone = __atomic_fetch_or(&req->gone, HSRV_GONE_SET, __ATOMIC_SEQ_CST);
+    if ((gone & HSRV_GONE_WATCHED) && !(gone & HSRV_GONE_SET)) req->gone_fn(req->gone_arg);
+    hsrv_request_signal(req);
 }
 
 // Nobody waits for the answer any more, and nobody may give one: if that brings the request home, it is. [loop]
@@ -4926,14 +5434,17 @@ static bool hsrv_request_bar(httpsrv_req *req) {
     }
 }
 
-// The client has left. An answer that was claimed in time is brought home by whoever makes it. [loop]
+// The client has left. An answer that was claimed in time is brought home by whoever makes it; one that has begun and has
+// no end will not come. [loop]
 static void hsrv_request_give_up(httpsrv_req *req) {
-    if (hsrv_request_bar(req)) {
+    const bool begun = req->stream.head_out && !req->stream.end_out;
+    if (hsrv_request_bar(req) || begun) {
         hsrv_request_abandon(req);
         return;
     }
     req->given_up = true;
-    __atomic_fetch_or(&req->gone, HSRV_GONE_LATE, __ATOMIC_ACQ_REL);
+    __atomic_fetch_or(&req->gone, HSRV_GONE_LATE, __ATOMIC_SEQ_CST);
+    hsrv_request_signal(req);
 }
 
 // ---- life ----
@@ -4960,7 +5471,8 @@ static void hsrv_request_drop_posts(httpsrv_req *req) {
 // What only a request has that has left its loop. [loop]
 static void hsrv_request_release_shared(httpsrv_req *req) {
     const bool late = __atomic_load_n(&req->gone, __ATOMIC_RELAXED) & HSRV_GONE_LATE;
-    if (late && !req->delivery && req->answered != HSRV_ANSWER_STAGED) hsrv_request_tell_gone(req);
+    const bool answered = req->answered == HSRV_ANSWER_STAGED || req->answered == HSRV_ANSWER_ENDED;
+    if (late && !req->delivery && !answered) hsrv_request_tell_gone(req);
     hsrv_request_renew_place(req);
     hsrv_request_drop_delivery(req);
     hsrv_request_drop_posts(req);
@@ -4969,9 +5481,19 @@ static void hsrv_request_release_shared(httpsrv_req *req) {
     __atomic_store_n(&req->gone, 0u, __ATOMIC_RELAXED);
 }
 
+#define HSRV_TRAILER_BYTES ((size_t)HSRV_MAX_SERVER_TRAILERS * sizeof(httpsrv_field))
+
+static void hsrv_request_drop_trailers(httpsrv_req *req) {
+    hsrv_memory_give(&req->srv->memory, req->trailers.fields, HSRV_TRAILER_BYTES);
+    hsrv_memory_buffer_free(&req->srv->memory, &req->trailer_bytes);
+    req->trailers.fields = NULL;
+    req->trailers.num_fields = 0;
+}
+
 // Frees what a request holds and makes it fit for the next head. [loop]
 static void hsrv_request_release(hsrv_loop *loop, httpsrv_req *req) {
     if (req->shared) hsrv_request_release_shared(req);
+    if (req->stream.used) hsrv_request_release_stream(req);
     if (req->answer.release) req->answer.release(req->answer.release_arg);
     if (req->arena.blocks) hsrv_memory_arena_free(&req->arena);
     if (req->body_buffer.ptr) hsrv_memory_buffer_free(req->arena.memory, &req->body_buffer);
@@ -4980,6 +5502,7 @@ static void hsrv_request_release(hsrv_loop *loop, httpsrv_req *req) {
     req->conn = NULL;
     req->inline_conn = NULL;
     req->route = NULL;
+    req->attached = NULL;
     req->raw = NULL;
     req->raw_len = 0;
     req->body = req->peer_text = req->path = req->plain = hsrv_text_absent();
@@ -4989,8 +5512,7 @@ static void hsrv_request_release(hsrv_loop *loop, httpsrv_req *req) {
     req->leaves_buffer = false;
     memset(&req->answer, 0, sizeof req->answer);
     req->answer.headers_end = &req->answer.headers;
-    req->trailers.fields = NULL;
-    req->trailers.num_fields = 0;
+    if (req->trailers.fields) hsrv_request_drop_trailers(req);
     hsrv_loop_give_request(loop, req);
 }
 
@@ -5069,16 +5591,22 @@ static const httpsrv_field *hsrv_request_field_at(const httpsrv_head *section, i
     return index >= 0 && index < section->num_fields ? &section->fields[index] : NULL;
 }
 
-// Takes a trailer section of `len` bytes along into the arena. False when out of memory. [loop]
+// Memory for the fields of a trailer section. Not of the arena, which may be a worker's while the body is read. [loop]
+static bool hsrv_request_take_trailers(httpsrv_req *req) {
+    if (req->trailers.fields) return true;
+    req->trailers.fields = (httpsrv_field *)hsrv_memory_take(&req->srv->memory, HSRV_TRAILER_BYTES);
+    req->trailers.max_fields = HSRV_MAX_SERVER_TRAILERS;
+    return req->trailers.fields != NULL;
+}
+
+// Takes a trailer section of `len` bytes along. False when out of memory. [loop]
 static bool hsrv_request_keep_trailers(httpsrv_req *req, const char *bytes, size_t len) {
     httpsrv_head *trailers = &req->trailers;
     if (trailers->num_fields == 0) return true;
-    char *copy = (char *)hsrv_memory_arena_take(&req->arena, len);
-    if (!copy) return false;
-    memcpy(copy, bytes, len);
+    if (!hsrv_memory_buffer_append(&req->srv->memory, &req->trailer_bytes, bytes, len)) return false;
     for (int i = 0; i < trailers->num_fields; i++) {
-        hsrv_request_rebase(&trailers->fields[i].name, bytes, len, copy);
-        hsrv_request_rebase(&trailers->fields[i].value, bytes, len, copy);
+        hsrv_request_rebase(&trailers->fields[i].name, bytes, len, req->trailer_bytes.ptr);
+        hsrv_request_rebase(&trailers->fields[i].value, bytes, len, req->trailer_bytes.ptr);
     }
     return true;
 }
@@ -5121,10 +5649,9 @@ static httpsrv_str hsrv_request_peer(httpsrv_req *req) {
 //             uses: >>request
 // ===========================================================================================
 
-#define HSRV_MAX_DISCARD   262144u   // bytes of an unread body that are dropped to keep the connection
-#define HSRV_MAX_LINGER    16777216u // bytes behind the last answer that are dropped to let it arrive
-#define HSRV_TURN_BYTES    262144u   // that one connection may read, or write, in a turn
-#define HSRV_TRAILER_BYTES ((size_t)HSRV_MAX_SERVER_TRAILERS * sizeof(httpsrv_field))
+#define HSRV_MAX_DISCARD 262144u   // bytes of an unread body that are dropped to keep the connection
+#define HSRV_MAX_LINGER  16777216u // bytes behind the last answer that are dropped to let it arrive
+#define HSRV_TURN_BYTES  262144u   // that one connection may read in a turn; it may send four times as much
 
 // ---- connections of an address: [any] ----
 
@@ -5294,6 +5821,8 @@ static void hsrv_conn_drop_request(hsrv_loop *loop, hsrv_conn *c) {
         req->away = false;
     }
     if (!req->away) {
+        const bool unanswered = req->answered == HSRV_ANSWER_NONE || req->answered == HSRV_ANSWER_BEGUN;
+        if (req->stream.used && req->shared && unanswered && !req->delivery) hsrv_request_tell_gone(req);
         hsrv_request_release(loop, req);
         return;
     }
@@ -5328,9 +5857,10 @@ static bool hsrv_conn_ahead(const hsrv_conn *c) {
 }
 
 // How long periods are in which something has to move, in ms; 0: nothing has to.
-static uint32_t hsrv_conn_period(const hsrv_loop *loop, hsrv_ring ring) {
+static uint32_t hsrv_conn_period(const hsrv_loop *loop, const hsrv_conn *c, hsrv_ring ring) {
     if (ring != HSRV_RING_BODY && ring != HSRV_RING_WRITE) return 0;
-    const bool rated = loop->srv->config.min_rate > 0;
+    const bool events = c->state == HSRV_CONN_STREAM && c->req->stream.events; // there may be few to take
+    const bool rated = loop->srv->config.min_rate > 0 && !events;
     const uint32_t timeout = loop->wheels[ring].duration;
     if (ring == HSRV_RING_BODY) return rated ? HTTPSRV_RATE_PERIOD : 0;
     return rated && (timeout == 0 || timeout > HTTPSRV_RATE_PERIOD) ? HTTPSRV_RATE_PERIOD : timeout;
@@ -5338,9 +5868,10 @@ static uint32_t hsrv_conn_period(const hsrv_loop *loop, hsrv_ring ring) {
 
 // At the end of a period the next one begins, if the client was quick enough.
 static void hsrv_conn_review_period(const hsrv_loop *loop, hsrv_conn *c, hsrv_ring ring) {
-    const uint32_t period = hsrv_conn_period(loop, ring);
+    const uint32_t period = hsrv_conn_period(loop, c, ring);
     if (period == 0 || (uint32_t)loop->now - c->period < period) return;
-    const int64_t rate = loop->srv->config.min_rate, wanted = rate > 0 ? rate * period / 1000 : 0;
+    const bool events = c->state == HSRV_CONN_STREAM && c->req->stream.events;
+    const int64_t rate = events ? 0 : loop->srv->config.min_rate, wanted = rate > 0 ? rate * period / 1000 : 0;
     const bool stuck = ring == HSRV_RING_WRITE;
     const uint32_t moved = c->moved - (stuck ? hsrv_sys_unsent(c->fd) : 0u) - c->period_mark;
     if ((int32_t)moved > 0 && (int64_t)moved >= wanted) hsrv_conn_begin_period(loop, c, stuck);
@@ -5348,10 +5879,13 @@ static void hsrv_conn_review_period(const hsrv_loop *loop, hsrv_conn *c, hsrv_ri
 
 // ---- output ----
 
-// What the kernel did not take of the shared output buffer goes to the connection's own chain.
-static void hsrv_conn_keep_output(hsrv_loop *loop, hsrv_conn *c, size_t sent) {
-    const size_t rest = loop->output_len - sent;
-    loop->output_len = 0;
+// What the kernel did not take, all but the first `sent` bytes of the pieces, goes to the connection's own chain.
+static void hsrv_conn_keep_pieces(hsrv_loop *loop, hsrv_conn *c, const struct iovec *pieces, int count, size_t sent) {
+    size_t rest = 0;
+    for (int i = 0; i < count; i++) {
+        rest += pieces[i].iov_len;
+    }
+    rest -= sent;
     if (rest == 0) return;
     hsrv_segment *segment = hsrv_output_new(&loop->srv->memory, rest);
     if (!segment) { // the answer is torn, and there is no way to say so but to end it
@@ -5359,8 +5893,21 @@ static void hsrv_conn_keep_output(hsrv_loop *loop, hsrv_conn *c, size_t sent) {
         c->flags |= HSRV_CONN_LOST;
         return;
     }
-    memcpy(segment + 1, loop->output + sent, rest);
+    char *out = (char *)(segment + 1);
+    for (int i = 0; i < count; i++) {
+        const size_t skip = sent < pieces[i].iov_len ? sent : pieces[i].iov_len;
+        out = hsrv_text_append(out, hsrv_text_view((const char *)pieces[i].iov_base + skip, pieces[i].iov_len - skip));
+        sent -= skip;
+    }
     hsrv_output_append(&c->out, segment);
+}
+
+static void hsrv_conn_keep_output(hsrv_loop *loop, hsrv_conn *c, size_t sent) {
+    struct iovec piece;
+    piece.iov_base = loop->output;
+    piece.iov_len = loop->output_len;
+    loop->output_len = 0;
+    hsrv_conn_keep_pieces(loop, c, &piece, 1, sent);
 }
 
 static void hsrv_conn_after_send(hsrv_loop *loop, hsrv_conn *c, hsrv_io io, size_t asked, size_t done) {
@@ -5371,13 +5918,14 @@ static void hsrv_conn_after_send(hsrv_loop *loop, hsrv_conn *c, hsrv_io io, size
     if (done < asked) c->flags |= HSRV_CONN_STUCK;
     if (done == 0) return;
     c->stamp = (uint32_t)loop->now;
+    loop->write_budget -= done < loop->write_budget ? done : loop->write_budget;
     hsrv_platform_count(&loop->counters.bytes_out, done);
+    if (c->state == HSRV_CONN_STREAM && c->req->stream.head_out) hsrv_request_sent(c->req, done);
 }
 
 static void hsrv_conn_flush_chain(hsrv_loop *loop, hsrv_conn *c) {
-    size_t budget = HSRV_TURN_BYTES * 4;
     while (c->out.first && (c->flags & (HSRV_CONN_WRITABLE | HSRV_CONN_LOST)) == HSRV_CONN_WRITABLE) {
-        if (budget == 0) {
+        if (loop->write_budget == 0) {
             hsrv_loop_ready(loop, c);
             return;
         }
@@ -5385,7 +5933,6 @@ static void hsrv_conn_flush_chain(hsrv_loop *loop, hsrv_conn *c) {
         const hsrv_io io = hsrv_output_send_chain(c->fd, &c->out, &asked, &done);
         hsrv_conn_after_send(loop, c, io, asked, done);
         hsrv_output_consume(&loop->srv->memory, &c->out, done);
-        budget -= done < budget ? done : budget;
     }
     if (c->out.first || !(c->flags & HSRV_CONN_STUCK)) return;
     c->flags &= (uint16_t)~HSRV_CONN_STUCK;
@@ -5429,6 +5976,7 @@ static void hsrv_conn_open_window(hsrv_loop *loop, hsrv_conn *c) {
     loop->window = c->in ? (const char *)(c->in + 1) + c->in->off : loop->input;
     loop->window_len = c->in ? c->in->len - c->in->off : 0;
     loop->read_budget = HSRV_TURN_BYTES;
+    loop->write_budget = HSRV_TURN_BYTES * 4;
 }
 
 static void hsrv_conn_use(hsrv_loop *loop, hsrv_conn *c, size_t n) {
@@ -5539,11 +6087,7 @@ static bool hsrv_conn_body_in_window(hsrv_loop *loop, hsrv_conn *c) {
 
 static hsrv_event hsrv_conn_parse_trailers(hsrv_loop *loop, hsrv_conn *c) {
     httpsrv_req *req = c->req;
-    if (!req->trailers.fields) {
-        req->trailers.fields = (httpsrv_field *)hsrv_memory_arena_take(&req->arena, HSRV_TRAILER_BYTES);
-        req->trailers.max_fields = HSRV_MAX_SERVER_TRAILERS;
-        if (!req->trailers.fields) return HSRV_EVENT_NOMEM;
-    }
+    if (!hsrv_request_take_trailers(req)) return HSRV_EVENT_NOMEM;
     const ptrdiff_t n = hsrv_parser_trailers(&req->parser, loop->window, loop->window_len, &req->trailers);
     if (n < 0) return HSRV_EVENT_BAD;
     if (n > 0 && !hsrv_request_keep_trailers(req, loop->window, (size_t)n)) return HSRV_EVENT_NOMEM;
@@ -5572,6 +6116,55 @@ static hsrv_event hsrv_conn_parse_body(hsrv_loop *loop, hsrv_conn *c) {
     return req->parser.phase == HTTPSRV_PHASE_DONE ? HSRV_EVENT_BODY : HSRV_EVENT_SERVE;
 }
 
+// ---- bodies in pieces ----
+
+// Whether somebody takes the body as it comes, right now.
+static bool hsrv_conn_wants_body(const hsrv_conn *c) {
+    httpsrv_req *req = c->req;
+    const hsrv_stream *s = &req->stream;
+    if (s->body_over || s->paused || req->owes_continue) return false;
+    return req->on_body ? s->here : hsrv_request_has_room(req);
+}
+
+// The next piece of the body, as far as one is here.
+static hsrv_event hsrv_conn_parse_piece(hsrv_loop *loop, hsrv_conn *c) {
+    httpsrv_req *req = c->req;
+    loop->piece = hsrv_text_view("", 0);
+    while (loop->window_len > 0 && req->parser.phase == HTTPSRV_PHASE_BODY && loop->piece.len == 0) {
+        const ptrdiff_t n = hsrv_parser_body(&req->parser, loop->window, loop->window_len, &loop->piece);
+        if (n < 0) return HSRV_EVENT_BAD;
+        hsrv_conn_use(loop, c, (size_t)n);
+    }
+    if (loop->window_len > 0 && req->parser.phase == HTTPSRV_PHASE_TRAILERS) {
+        const hsrv_event event = hsrv_conn_parse_trailers(loop, c);
+        if (event != HSRV_EVENT_SERVE) return event;
+    }
+    req->stream.body_over = req->parser.phase == HTTPSRV_PHASE_DONE;
+    return req->stream.body_over || loop->piece.len > 0 ? HSRV_EVENT_PIECE : HSRV_EVENT_SERVE;
+}
+
+// Whether an answer should go on by its on_drain. Output that waits for the kernel has been looked at.
+static bool hsrv_conn_is_drained(const hsrv_conn *c) {
+    const hsrv_stream *s = &c->req->stream;
+    if (!s->head_out || s->end_out || !s->here || !s->on_drain || !s->written) return false;
+    const size_t low = (size_t)c->req->srv->config.write_mark.low;
+    return __atomic_load_n(&s->out_queued, __ATOMIC_RELAXED) <= low;
+}
+
+// The body first: an echo is held back by its output.
+static hsrv_event hsrv_conn_parse_stream(hsrv_loop *loop, hsrv_conn *c) {
+    hsrv_event event = HSRV_EVENT_NONE;
+    if (hsrv_conn_wants_body(c)) event = hsrv_conn_parse_piece(loop, c);
+    if (event != HSRV_EVENT_NONE && event != HSRV_EVENT_SERVE) return event;
+    if (loop->output_len > 0 && c->req->stream.on_drain)
+        hsrv_conn_flush(loop, c); // no event will tell that it is all out
+    if (c->out.first) return HSRV_EVENT_NONE;
+    if (!hsrv_conn_is_drained(c)) return event;
+    if (loop->write_budget > 0) return HSRV_EVENT_DRAINED;
+    hsrv_loop_ready(loop, c); // the others' turn
+    return event;
+}
+
 static hsrv_event hsrv_conn_drop_input(hsrv_loop *loop, hsrv_conn *c) {
     c->discarded += (uint32_t)loop->window_len;
     hsrv_conn_use(loop, c, loop->window_len);
@@ -5585,6 +6178,7 @@ static hsrv_event hsrv_conn_parse(hsrv_loop *loop, hsrv_conn *c) {
     case HSRV_CONN_HEAD: return hsrv_conn_parse_head(loop, c);
     case HSRV_CONN_BODY:
     case HSRV_CONN_DISCARD: return hsrv_conn_parse_body(loop, c);
+    case HSRV_CONN_STREAM: return hsrv_conn_parse_stream(loop, c);
     case HSRV_CONN_LINGER: return hsrv_conn_drop_input(loop, c);
     default: return HSRV_EVENT_NONE;
     }
@@ -5634,6 +6228,15 @@ static void hsrv_conn_finish(hsrv_loop *loop, hsrv_conn *c) {
 
 // ---- deadlines ----
 
+// While bodies go in pieces, whoever is waited for has a deadline: the client for the next piece, or the handler for the
+// begin of its answer.
+static hsrv_ring hsrv_conn_stream_ring(const hsrv_conn *c) {
+    const httpsrv_req *req = c->req;
+    if (hsrv_conn_wants_body(c)) return HSRV_RING_BODY;
+    if (req->stream.events) return HSRV_RING_EVENTS;
+    return req->away && req->route->timeout_ms > 0 && !req->stream.head_out ? HSRV_RING_HANDLER : HSRV_RINGS;
+}
+
 // Which deadline counts in the present state; HSRV_RINGS for none.
 static hsrv_ring hsrv_conn_ring(const hsrv_conn *c) {
     if (c->state == HSRV_CONN_LINGER) return HSRV_RING_LINGER;
@@ -5643,6 +6246,7 @@ static hsrv_ring hsrv_conn_ring(const hsrv_conn *c) {
     case HSRV_CONN_HEAD: return HSRV_RING_HEAD;
     case HSRV_CONN_BODY:
     case HSRV_CONN_DISCARD: return HSRV_RING_BODY;
+    case HSRV_CONN_STREAM: return hsrv_conn_stream_ring(c);
     case HSRV_CONN_BUSY: {
         const httpsrv_req *req = c->req;
         return req && req->away && req->route->timeout_ms > 0 ? HSRV_RING_HANDLER : HSRV_RINGS;
@@ -5659,15 +6263,28 @@ static uint64_t hsrv_conn_after(const hsrv_loop *loop, uint32_t stamp, uint32_t 
 // When to look at a connection whose ring has a wheel that turns.
 static uint64_t hsrv_conn_deadline(const hsrv_loop *loop, const hsrv_conn *c, hsrv_ring ring) {
     if (ring == HSRV_RING_HANDLER) return hsrv_conn_after(loop, c->req->departed, (uint32_t)c->req->route->timeout_ms);
-    const uint32_t timeout = loop->wheels[ring].duration, period = hsrv_conn_period(loop, ring);
+    const uint32_t timeout = loop->wheels[ring].duration, period = hsrv_conn_period(loop, c, ring);
     const uint64_t review = period > 0 ? hsrv_conn_after(loop, c->period, period) : UINT64_MAX;
     if (timeout == 0 || ring == HSRV_RING_WRITE) return review;
     const uint64_t deadline = hsrv_conn_after(loop, c->stamp, timeout);
     return deadline < review ? deadline : review;
 }
 
+// A body that nobody took for a while does not count as a client that was slow meanwhile; nor does one that was waited for
+// as a handler that was.
+static void hsrv_conn_note_reading(hsrv_loop *loop, hsrv_conn *c, bool reads) {
+    hsrv_stream *s = &c->req->stream;
+    if (reads && !s->reading_on) {
+        c->stamp = (uint32_t)loop->now;
+        hsrv_conn_begin_period(loop, c, false);
+    }
+    if (!reads && s->reading_on) c->req->departed = (uint32_t)loop->now;
+    s->reading_on = reads;
+}
+
 static void hsrv_conn_arm(hsrv_loop *loop, hsrv_conn *c) {
     const hsrv_ring ring = hsrv_conn_ring(c);
+    if (c->state == HSRV_CONN_STREAM) hsrv_conn_note_reading(loop, c, ring == HSRV_RING_BODY);
     if (ring != HSRV_RINGS && loop->wheels[ring].tick > 0)
         hsrv_timers_arm(loop, c, ring, hsrv_conn_deadline(loop, c, ring));
 }
@@ -5693,17 +6310,32 @@ static void hsrv_emit_keep_alive(const hsrv_loop *loop, const hsrv_conn *c, hsrv
     if (how->timeout > 0 || how->max > 0) how->say_keep_alive = true;
 }
 
-static hsrv_manner hsrv_emit_manner(const hsrv_loop *loop, const hsrv_conn *c, const httpsrv_req *req) {
+// Whether what is left of the request's body stands in the way of the next one: there is too much of it to be dropped, or
+// a client that has not been asked for it may or may not send it, and must not be misread.
+static bool hsrv_emit_is_unread(const httpsrv_req *req) {
+    if (req->parser.phase == HTTPSRV_PHASE_DONE) return false;
+    const bool long_rest = !req->head.chunked && req->parser.left > (int64_t)HSRV_MAX_DISCARD;
+    return req->owes_continue || req->head.expect_other || long_rest;
+}
+
+// `ends` says that the connection ends with this answer in any case.
+static hsrv_manner hsrv_emit_manner_of(const hsrv_loop *loop, const hsrv_conn *c, const httpsrv_req *req, bool ends) {
     const int max_requests = loop->srv->config.max.requests;
     hsrv_manner how;
     how.head_only = req->head.method_id == HTTPSRV_METHOD_HEAD;
-    const bool told = !req->away && req->answer.close; // while it is away the answer is its holder's
-    how.close = !req->head.keep_alive || told || loop->phase != HSRV_LOOP_RUN ||
+    const bool published = !req->away || req->inline_conn || (req->stream.told & HSRV_CLAIM_BEGUN);
+    const bool told = published && req->answer.close; // else the answer is its holder's
+    how.close = ends || !req->head.keep_alive || told || loop->phase != HSRV_LOOP_RUN ||
                 (max_requests >= 0 && c->served + 1 >= (uint32_t)max_requests);
     how.say_keep_alive = !how.close && req->head.version_minor == 0;
     how.timeout = how.max = 0;
     if (loop->srv->config.keep_alive_header && !how.close) hsrv_emit_keep_alive(loop, c, &how);
     return how;
+}
+
+// Of an answer after which nobody will read the rest of the request.
+static hsrv_manner hsrv_emit_manner(const hsrv_loop *loop, const hsrv_conn *c, const httpsrv_req *req) {
+    return hsrv_emit_manner_of(loop, c, req, hsrv_emit_is_unread(req));
 }
 
 // RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5.
@@ -5766,7 +6398,17 @@ static char *hsrv_emit_keep_alive_field(char *out, const hsrv_manner *how) {
     return HSRV_APPEND(out, "\r\n");
 }
 
-// Content-Length is always known here: an answer that is one piece is never chunked.
+// RFC 9112 section 6.
+static char *hsrv_emit_framing(char *out, const hsrv_answer *answer) {
+    if (answer->status == 205) return HSRV_APPEND(out, "Content-Length: 0\r\n");
+    if (answer->framing == HSRV_FRAMING_CHUNKED) return HSRV_APPEND(out, "Transfer-Encoding: chunked\r\n");
+    if (answer->framing == HSRV_FRAMING_CLOSE) return out;
+    const uint64_t length = answer->framing == HSRV_FRAMING_WHOLE ? answer->body.len : (uint64_t)answer->length;
+    out = HSRV_APPEND(out, "Content-Length: ");
+    out = hsrv_text_format_number(out, length);
+    return HSRV_APPEND(out, "\r\n");
+}
+
 static char *hsrv_emit_head(char *out, const hsrv_loop *loop, const hsrv_answer *answer, const hsrv_manner *how) {
     const bool has_length = hsrv_emit_has_length(answer->status);
     out = hsrv_emit_opening(out, loop, answer);
@@ -5780,11 +6422,7 @@ static char *hsrv_emit_head(char *out, const hsrv_loop *loop, const hsrv_answer 
         if (replaced && hsrv_text_equal_nocase(h->name, hsrv_text_of("content-type"))) continue;
         out = hsrv_emit_field(out, h->name, h->value);
     }
-    if (has_length) {
-        out = HSRV_APPEND(out, "Content-Length: ");
-        out = hsrv_text_format_number(out, answer->status == 205 ? 0 : answer->body.len);
-        out = HSRV_APPEND(out, "\r\n");
-    }
+    if (has_length) out = hsrv_emit_framing(out, answer);
     if (how->close) out = HSRV_APPEND(out, "Connection: close\r\n");
     if (how->say_keep_alive) out = HSRV_APPEND(out, "Connection: keep-alive\r\n");
     if (how->timeout > 0 || how->max > 0) out = hsrv_emit_keep_alive_field(out, how);
@@ -5862,9 +6500,145 @@ static httpsrv_result hsrv_emit_answer(hsrv_loop *loop, hsrv_conn *c, hsrv_answe
 
 // RFC 9110 section 15.2.1: the client may send its body now.
 static void hsrv_emit_continue(hsrv_loop *loop, hsrv_conn *c) {
+    c->req->owes_continue = false;
     char *out = hsrv_conn_reserve(loop, c, 32);
     out = HSRV_APPEND(out, "HTTP/1.1 100 Continue\r\n\r\n");
     loop->output_len = (size_t)(out - loop->output);
+}
+
+// ---- answers in pieces ----
+
+// The head. From here on all that is queued is counted, what is there already included. OK, NOMEM.
+static httpsrv_result hsrv_emit_begin(hsrv_loop *loop, hsrv_conn *c, hsrv_answer *answer) {
+    httpsrv_req *req = c->req;
+    hsrv_stream *s = &req->stream;
+    const bool until_close = answer->framing == HSRV_FRAMING_CLOSE && !s->silent;
+    const bool unasked = req->owes_continue && answer->status >= 400; // such a client may keep its body
+    const hsrv_manner how = hsrv_emit_manner_of(loop, c, req, until_close || unasked);
+    if (!req->on_body && !req->route->stream) s->body_over = true;
+    if (req->owes_continue && !unasked) hsrv_emit_continue(loop, c);
+    const httpsrv_result result = hsrv_emit_answer(loop, c, answer, &how);
+    if (result != HTTPSRV_OK) return result;
+    if (c->state == HSRV_CONN_BUSY) c->state = HSRV_CONN_STREAM;
+    s->head_out = s->written = true;
+    const size_t pending = loop->output_len + hsrv_output_pending(&c->out);
+    __atomic_fetch_add(&s->out_queued, pending, __ATOMIC_SEQ_CST);
+    return HTTPSRV_OK;
+}
+
+// Whether bytes can go straight to the kernel.
+static bool hsrv_emit_can_send(const hsrv_conn *c) {
+    return !c->out.first && (c->flags & (HSRV_CONN_WRITABLE | HSRV_CONN_LOST)) == HSRV_CONN_WRITABLE;
+}
+
+#define HSRV_SEND_THROUGH 16384u // bytes from which on a piece is sent from where it lies, before it is copied
+
+// Sends the shared buffer and a large piece behind it; what the kernel does not take is copied.
+static void hsrv_emit_send_through(hsrv_loop *loop, hsrv_conn *c, const struct iovec *frame, int count) {
+    struct iovec pieces[4];
+    size_t asked = 0, done = 0;
+    pieces[0].iov_base = loop->output;
+    pieces[0].iov_len = loop->output_len;
+    memcpy(pieces + 1, frame, (size_t)count * sizeof *frame);
+    for (int i = 0; i <= count; i++) {
+        asked += pieces[i].iov_len;
+    }
+    loop->output_len = 0;
+    struct iovec copy[4]; // the kernel leaves them alone, but has not promised it
+    memcpy(copy, pieces, sizeof copy);
+    const hsrv_io io = hsrv_output_send_pieces(c->fd, copy, (size_t)count + 1, &done);
+    hsrv_conn_after_send(loop, c, io, asked, done);
+    if (io != HSRV_IO_LOST) hsrv_conn_keep_pieces(loop, c, pieces, count + 1, done);
+}
+
+// A piece of the body from where it lies. OK; NOMEM: nothing has happened.
+static httpsrv_result hsrv_emit_piece(hsrv_loop *loop, hsrv_conn *c, httpsrv_str bytes) {
+    hsrv_stream *s = &c->req->stream;
+    const bool chunked = c->req->answer.framing == HSRV_FRAMING_CHUNKED;
+    char room[HSRV_CHUNK_HEAD];
+    const char *head = chunked ? hsrv_output_chunk_head(room + sizeof room, bytes.len) : room + sizeof room;
+    const size_t head_len = (size_t)(room + sizeof room - head), tail_len = chunked ? HSRV_CHUNK_TAIL : 0;
+    if (bytes.len > (size_t)PTRDIFF_MAX - sizeof room - HSRV_CHUNK_TAIL) return HTTPSRV_NOMEM;
+    const size_t size = head_len + bytes.len + tail_len;
+    struct iovec pieces[3];
+    pieces[0].iov_base = (void *)(uintptr_t)head;
+    pieces[0].iov_len = head_len;
+    pieces[1].iov_base = (void *)(uintptr_t)bytes.ptr;
+    pieces[1].iov_len = bytes.len;
+    pieces[2].iov_base = (void *)(uintptr_t) "\r\n";
+    pieces[2].iov_len = tail_len;
+    if (bytes.len < HSRV_SEND_THROUGH && size <= HTTPSRV_WRITE_BUFFER) {
+        char *out = hsrv_conn_reserve(loop, c, size);
+        out = hsrv_text_append(out, hsrv_text_view(head, head_len));
+        out = hsrv_text_append(out, bytes);
+        out = hsrv_text_append(out, hsrv_text_view("\r\n", tail_len));
+        loop->output_len = (size_t)(out - loop->output);
+        __atomic_fetch_add(&s->out_queued, size, __ATOMIC_SEQ_CST);
+    } else if (hsrv_emit_can_send(c)) {
+        __atomic_fetch_add(&s->out_queued, size, __ATOMIC_SEQ_CST);
+        hsrv_emit_send_through(loop, c, pieces, 3);
+    } else {
+        hsrv_segment *segment = hsrv_output_new_piece(&loop->srv->memory, bytes);
+        if (!segment) return HTTPSRV_NOMEM;
+        if (chunked) hsrv_output_frame(segment);
+        __atomic_fetch_add(&s->out_queued, size, __ATOMIC_SEQ_CST);
+        hsrv_conn_keep_output(loop, c, 0);
+        hsrv_output_append(&c->out, segment);
+    }
+    s->written = true;
+    return HTTPSRV_OK;
+}
+
+#define HSRV_SMALL_SEGMENT 4096u // bytes up to which segments are gathered in the shared buffer
+
+// Queues a segment, which is given away.
+static void hsrv_emit_segment(hsrv_loop *loop, hsrv_conn *c, hsrv_segment *segment) {
+    if (segment->len <= HSRV_SMALL_SEGMENT && segment->len <= HTTPSRV_WRITE_BUFFER && !c->out.first) {
+        char *out = hsrv_conn_reserve(loop, c, segment->len);
+        out = hsrv_text_append(out, hsrv_text_view(segment->ptr, segment->len));
+        loop->output_len = (size_t)(out - loop->output);
+        hsrv_output_drop(&loop->srv->memory, segment);
+        return;
+    }
+    hsrv_conn_keep_output(loop, c, 0);
+    hsrv_output_append(&c->out, segment);
+}
+
+// A piece of the body that a worker has passed on, which has counted its bytes, but not the frame around them.
+static void hsrv_emit_passed(hsrv_loop *loop, hsrv_conn *c, hsrv_segment *segment) {
+    hsrv_stream *s = &c->req->stream;
+    const size_t len = segment->len;
+    if (c->req->answer.framing == HSRV_FRAMING_CHUNKED) hsrv_output_frame(segment);
+    __atomic_fetch_add(&s->out_queued, segment->len - len, __ATOMIC_SEQ_CST);
+    s->written = true;
+    hsrv_emit_segment(loop, c, segment);
+}
+
+static size_t hsrv_emit_trailers_size(const hsrv_header *trailers) {
+    size_t size = 0;
+    for (const hsrv_header *h = trailers; h; h = h->next) {
+        size += h->name.len + h->value.len + 4;
+    }
+    return size;
+}
+
+// The end of the body. OK, NOMEM.
+static httpsrv_result hsrv_emit_end(hsrv_loop *loop, hsrv_conn *c) {
+    httpsrv_req *req = c->req;
+    hsrv_stream *s = &req->stream;
+    if (req->answer.framing == HSRV_FRAMING_CHUNKED && !s->silent) {
+        hsrv_segment *segment = hsrv_output_new(&loop->srv->memory, 5 + hsrv_emit_trailers_size(s->trailers));
+        if (!segment) return HTTPSRV_NOMEM;
+        char *out = HSRV_APPEND((char *)(segment + 1), "0\r\n");
+        for (const hsrv_header *h = s->trailers; h; h = h->next) {
+            out = hsrv_emit_field(out, h->name, h->value);
+        }
+        memcpy(out, "\r\n", 2);
+        __atomic_fetch_add(&s->out_queued, segment->len, __ATOMIC_SEQ_CST);
+        hsrv_emit_segment(loop, c, segment);
+    }
+    s->end_out = true;
+    return HTTPSRV_OK;
 }
 
 // ===========================================================================================
@@ -5899,16 +6673,22 @@ static void hsrv_response_mark_own(hsrv_answer *answer, httpsrv_str name) {
     if (hsrv_text_equal_nocase(name, hsrv_text_of("content-type"))) answer->own_type = true;
 }
 
+// A copy of a field; NULL when out of memory.
+static hsrv_header *hsrv_response_new_header(httpsrv_req *req, httpsrv_str name, httpsrv_str value) {
+    hsrv_header *header = (hsrv_header *)hsrv_memory_arena_take(&req->arena, sizeof *header);
+    if (!header) return NULL;
+    header->next = NULL;
+    header->name = hsrv_memory_arena_copy(&req->arena, name);
+    header->value = hsrv_memory_arena_copy(&req->arena, value);
+    return header->name.ptr && header->value.ptr ? header : NULL;
+}
+
 static httpsrv_result hsrv_response_add(httpsrv_req *req, httpsrv_str name, httpsrv_str value) {
     if (req->answered != HSRV_ANSWER_NONE) return HTTPSRV_STATE;
     if (!hsrv_response_name_valid(name) || !hsrv_response_value_valid(value)) return HTTPSRV_ARG;
     if (hsrv_response_is_connection(name)) return hsrv_response_connection(req, value);
-    hsrv_header *header = (hsrv_header *)hsrv_memory_arena_take(&req->arena, sizeof *header);
+    hsrv_header *header = hsrv_response_new_header(req, name, value);
     if (!header) return HTTPSRV_NOMEM;
-    header->next = NULL;
-    header->name = hsrv_memory_arena_copy(&req->arena, name);
-    header->value = hsrv_memory_arena_copy(&req->arena, value);
-    if (!header->name.ptr || !header->value.ptr) return HTTPSRV_NOMEM;
     hsrv_response_mark_own(&req->answer, name);
     *req->answer.headers_end = header;
     req->answer.headers_end = &header->next;
@@ -6021,6 +6801,7 @@ static httpsrv_result hsrv_response_add_fields(httpsrv_req *req, const httpsrv_a
 
 static void hsrv_response_describe(const httpsrv_req *req, const httpsrv_answer *given, hsrv_answer *answer) {
     *answer = req->answer;
+    answer->framing = HSRV_FRAMING_WHOLE;
     answer->status = given->status;
     answer->type = hsrv_text_of(given->type);
     answer->body = given->body;
@@ -6070,7 +6851,7 @@ static httpsrv_result hsrv_response_reply(httpsrv_req *req, int status, const ch
 static httpsrv_token hsrv_response_defer(httpsrv_req *req) {
     httpsrv_token none;
     none.id = 0;
-    if (req->answered != HSRV_ANSWER_NONE) return none;
+    if (req->answered != HSRV_ANSWER_NONE && req->answered != HSRV_ANSWER_BEGUN) return none;
     if (!req->shared) hsrv_request_open_place(req);
     req->deferred = true;
     __atomic_fetch_or(&req->claim, HSRV_CLAIM_DEFERRED, __ATOMIC_RELAXED);
@@ -6217,6 +6998,292 @@ static httpsrv_result hsrv_response_format(httpsrv_req *req, int status, const c
     return result;
 }
 
+// ---- answers in pieces ----
+
+static hsrv_framing hsrv_response_framing(const httpsrv_req *req, int64_t length) {
+    if (length >= 0) return HSRV_FRAMING_LENGTH;
+    return req->head.version_minor > 0 ? HSRV_FRAMING_CHUNKED : HSRV_FRAMING_CLOSE;
+}
+
+// On a worker the head waits in the request until the loop is told, and is not touched any more.
+static httpsrv_result hsrv_response_stage_begin(httpsrv_req *req, hsrv_answer *answer) {
+    const bool has_type = answer->type.ptr != NULL;
+    if (has_type) answer->type = hsrv_memory_arena_copy(&req->arena, answer->type);
+    if (has_type && !answer->type.ptr) return HTTPSRV_NOMEM;
+    req->answer = *answer;
+    if (!answer->headers) req->answer.headers_end = &req->answer.headers;
+    return HTTPSRV_OK;
+}
+
+// Claims the answer if others can give it too. False if that is too late.
+static bool hsrv_response_claim(httpsrv_req *req) {
+    return !req->shared ||
+           hsrv_request_swap(req->place, hsrv_request_generation(req), HSRV_PLACE_OPEN, HSRV_PLACE_CLAIMED);
+}
+
+static void hsrv_response_prepare_stream(httpsrv_req *req, const hsrv_answer *answer) {
+    hsrv_stream *s = &req->stream;
+    s->used = true;
+    s->silent = req->head.method_id == HTTPSRV_METHOD_HEAD || answer->status == 204 || answer->status == 205 ||
+                answer->status == 304;
+    s->left = answer->length;
+    s->trailers = NULL;
+    s->trailers_end = &s->trailers;
+}
+
+static httpsrv_result hsrv_response_start(httpsrv_req *req, hsrv_answer *answer) {
+    const hsrv_answer before = req->answer;
+    httpsrv_result result = hsrv_response_stage_begin(req, answer);
+    if (result != HTTPSRV_OK) return result;
+    hsrv_response_prepare_stream(req, answer);
+    if (req->inline_conn) result = hsrv_emit_begin(req->loop, req->inline_conn, answer);
+    if (result != HTTPSRV_OK) {
+        req->answer = before;
+        return result;
+    }
+    req->answered = HSRV_ANSWER_BEGUN;
+    if (!req->inline_conn) hsrv_request_tell_loop(req, HSRV_CLAIM_BEGUN);
+    return HTTPSRV_OK;
+}
+
+static httpsrv_result hsrv_response_begin(httpsrv_req *req, int status, const char *type, int64_t length) {
+    httpsrv_answer given;
+    memset(&given, 0, sizeof given);
+    given.status = status;
+    given.type = type;
+    if (req->answered != HSRV_ANSWER_NONE) {
+        req->answered_twice = true;
+        return HTTPSRV_STATE;
+    }
+    if (!hsrv_response_valid(&given)) return HTTPSRV_ARG;
+    if (hsrv_response_gone(req)) {
+        req->answered = HSRV_ANSWER_SENT;
+        return HTTPSRV_GONE;
+    }
+    if (!hsrv_response_claim(req)) return HTTPSRV_GONE;
+    hsrv_answer answer;
+    hsrv_response_describe(req, &given, &answer);
+    answer.framing = hsrv_response_framing(req, length);
+    answer.length = length < 0 ? 0 : length;
+    const httpsrv_result result = hsrv_response_start(req, &answer);
+    if (result != HTTPSRV_OK && req->shared) hsrv_request_unclaim(req);
+    return result;
+}
+
+// The client can tell: the body has no end, or the connection is reset.
+static void hsrv_response_break_off(httpsrv_req *req) {
+    req->answered = HSRV_ANSWER_ENDED;
+    if (req->inline_conn)
+        req->stream.broken = true;
+    else
+        hsrv_request_tell_loop(req, HSRV_CLAIM_BROKEN);
+}
+
+// On a worker: a copy on its way to the loop.
+static httpsrv_result hsrv_response_pass_piece(httpsrv_req *req, httpsrv_str bytes) {
+    hsrv_segment *segment = hsrv_output_new_piece(&req->srv->memory, bytes);
+    if (!segment) return HTTPSRV_NOMEM;
+    __atomic_fetch_add(&req->stream.out_queued, bytes.len, __ATOMIC_SEQ_CST);
+    hsrv_request_push(&req->stream.out, segment);
+    hsrv_request_tell_loop(req, 0);
+    return HTTPSRV_OK;
+}
+
+// Whether the queue takes no more, or a call-back has had its share.
+static bool hsrv_response_is_full(const httpsrv_req *req) {
+    const hsrv_stream *s = &req->stream;
+    if (req->inline_conn && s->burst >= HSRV_TURN_BYTES) return true;
+    return __atomic_load_n(&s->out_queued, __ATOMIC_RELAXED) >= (size_t)req->srv->config.write_mark.high;
+}
+
+static httpsrv_result hsrv_response_write(httpsrv_req *req, httpsrv_str bytes) {
+    hsrv_stream *s = &req->stream;
+    if (req->answered != HSRV_ANSWER_BEGUN) return HTTPSRV_STATE;
+    if (hsrv_response_gone(req)) return HTTPSRV_GONE;
+    if (bytes.len == 0) return HTTPSRV_OK;
+    if (!bytes.ptr) return HTTPSRV_ARG;
+    const bool declared = req->answer.framing == HSRV_FRAMING_LENGTH;
+    if (declared && bytes.len > (uint64_t)s->left) {
+        hsrv_response_break_off(req);
+        return HTTPSRV_TOOBIG;
+    }
+    if (hsrv_response_is_full(req)) return HTTPSRV_FULL;
+    httpsrv_result result = HTTPSRV_OK;
+    if (!s->silent) {
+        result = req->inline_conn ? hsrv_emit_piece(req->loop, req->inline_conn, bytes)
+                                  : hsrv_response_pass_piece(req, bytes);
+    }
+    if (result != HTTPSRV_OK) return result;
+    if (declared) s->left -= (int64_t)bytes.len;
+    s->burst += bytes.len;
+    s->written = s->written || req->inline_conn;
+    return HTTPSRV_OK;
+}
+
+static httpsrv_result hsrv_response_wait_drain(httpsrv_req *req) {
+    hsrv_stream *s = &req->stream;
+    if (req->answered != HSRV_ANSWER_BEGUN || req->inline_conn) return HTTPSRV_STATE;
+    for (;;) {
+        const uint32_t seen = __atomic_load_n(&s->changes, __ATOMIC_SEQ_CST);
+        if (hsrv_response_gone(req)) return HTTPSRV_GONE;
+        if (__atomic_load_n(&s->out_queued, __ATOMIC_SEQ_CST) <= (size_t)req->srv->config.write_mark.low)
+            return HTTPSRV_OK;
+        hsrv_request_wait(req, seen);
+    }
+}
+
+static httpsrv_result hsrv_response_on_drain(httpsrv_req *req, httpsrv_handler fn, void *user) {
+    if (req->answered != HSRV_ANSWER_NONE && req->answered != HSRV_ANSWER_BEGUN) return HTTPSRV_STATE;
+    req->stream.used = true;
+    req->stream.on_drain = fn;
+    req->stream.drain_user = user;
+    return HTTPSRV_OK;
+}
+
+static httpsrv_result hsrv_response_add_trailer(httpsrv_req *req, httpsrv_str name, httpsrv_str value) {
+    hsrv_stream *s = &req->stream;
+    if (req->answered != HSRV_ANSWER_BEGUN) return HTTPSRV_STATE;
+    if (!hsrv_text_all(name, HSRV_TOKEN) || !hsrv_parser_trailer_allowed(name) || !hsrv_response_value_valid(value))
+        return HTTPSRV_ARG;
+    hsrv_header *header = hsrv_response_new_header(req, name, value);
+    if (!header) return HTTPSRV_NOMEM;
+    *s->trailers_end = header;
+    s->trailers_end = &header->next;
+    return HTTPSRV_OK;
+}
+
+static httpsrv_result hsrv_response_end(httpsrv_req *req) {
+    hsrv_stream *s = &req->stream;
+    if (req->answered != HSRV_ANSWER_BEGUN) return HTTPSRV_STATE;
+    if (hsrv_response_gone(req)) return HTTPSRV_GONE;
+    if (req->answer.framing == HSRV_FRAMING_LENGTH && s->left > 0 && !s->silent) {
+        hsrv_response_break_off(req);
+        return HTTPSRV_TOOBIG;
+    }
+    if (req->inline_conn) {
+        const httpsrv_result result = hsrv_emit_end(req->loop, req->inline_conn);
+        if (result != HTTPSRV_OK) return result;
+    }
+    req->answered = HSRV_ANSWER_ENDED;
+    if (!req->inline_conn) hsrv_request_tell_loop(req, HSRV_CLAIM_ENDED);
+    return HTTPSRV_OK;
+}
+
+static httpsrv_result hsrv_response_abort(httpsrv_req *req) {
+    if (req->answered != HSRV_ANSWER_BEGUN) return HTTPSRV_STATE;
+    hsrv_response_break_off(req);
+    return HTTPSRV_OK;
+}
+
+static size_t hsrv_response_inform_size(const httpsrv_field *fields, int num_fields) {
+    size_t size = 96;
+    for (int i = 0; i < num_fields; i++) {
+        size += fields[i].name.len + fields[i].value.len + 4;
+    }
+    return size;
+}
+
+// An informational answer as it goes out; NULL when out of memory.
+static hsrv_segment *hsrv_response_format_inform(httpsrv_req *req, int status, const httpsrv_field *fields,
+                                                 int num_fields) {
+    hsrv_segment *segment = hsrv_output_new(&req->srv->memory, hsrv_response_inform_size(fields, num_fields));
+    if (!segment) return NULL;
+    char *out = hsrv_emit_status_line((char *)(segment + 1), status);
+    for (int i = 0; i < num_fields; i++) {
+        out = hsrv_emit_field(out, fields[i].name, fields[i].value);
+    }
+    out = HSRV_APPEND(out, "\r\n");
+    segment->len = (size_t)(out - segment->ptr);
+    segment->raw = true;
+    return segment;
+}
+
+static bool hsrv_response_inform_valid(int status, const httpsrv_field *fields, int num_fields) {
+    if (status < 102 || status > 199 || num_fields < 0 || (num_fields > 0 && !fields)) return false;
+    size_t size = 0;
+    for (int i = 0; i < num_fields; i++) {
+        const httpsrv_str name = fields[i].name, value = fields[i].value;
+        if (!hsrv_response_name_valid(name) || !hsrv_response_value_valid(value)) return false;
+        if (hsrv_response_is_connection(name)) return false;
+        size += name.len + value.len;
+    }
+    return size <= HTTPSRV_WRITE_BUFFER;
+}
+
+static httpsrv_result hsrv_response_inform(httpsrv_req *req, int status, const httpsrv_field *fields, int num_fields) {
+    if (!hsrv_response_inform_valid(status, fields, num_fields)) return HTTPSRV_ARG;
+    if (req->answered != HSRV_ANSWER_NONE) return HTTPSRV_STATE;
+    if (hsrv_response_gone(req)) return HTTPSRV_GONE;
+    if (req->head.version_minor == 0) return HTTPSRV_OK;
+    hsrv_segment *segment = hsrv_response_format_inform(req, status, fields, num_fields);
+    if (!segment) return HTTPSRV_NOMEM;
+    if (req->inline_conn) {
+        hsrv_emit_segment(req->loop, req->inline_conn, segment);
+        return HTTPSRV_OK;
+    }
+    req->stream.used = true;
+    hsrv_request_push(&req->stream.out, segment);
+    hsrv_request_tell_loop(req, 0);
+    return HTTPSRV_OK;
+}
+
+// ---- bodies as they come ----
+
+static ptrdiff_t hsrv_response_read(httpsrv_req *req, char *buf, size_t size) {
+    hsrv_stream *s = &req->stream;
+    if (!req->route->stream || req->inline_conn) return HTTPSRV_STATE;
+    if (!s->asked && req->head.expect_continue) hsrv_request_tell_loop(req, HSRV_CLAIM_ASKED);
+    s->asked = true;
+    if (size > (size_t)PTRDIFF_MAX) size = (size_t)PTRDIFF_MAX;
+    for (;;) {
+        const uint32_t seen = __atomic_load_n(&s->changes, __ATOMIC_SEQ_CST);
+        const bool over = __atomic_load_n(&s->in_over, __ATOMIC_ACQUIRE) != 0; // before the pieces, which come first
+        if (hsrv_response_gone(req)) return HTTPSRV_GONE;
+        if (!s->reading) s->reading = hsrv_request_take(&s->in);
+        if (s->reading) return (ptrdiff_t)hsrv_request_copy_out(req, buf, size);
+        if (over) return 0;
+        hsrv_request_wait(req, seen);
+    }
+}
+
+static httpsrv_result hsrv_response_pause(httpsrv_req *req, bool paused) {
+    hsrv_stream *s = &req->stream;
+    if (!req->on_body || s->body_over) return HTTPSRV_STATE;
+    s->paused = paused;
+    return HTTPSRV_OK;
+}
+
+// ---- redirects ----
+
+// RFC 3986 section 4.1, by its characters alone.
+static bool hsrv_response_is_reference(httpsrv_str s) {
+    for (size_t i = 0; i < s.len; i++) {
+        const char c = s.ptr[i];
+        if (c == '%') {
+            if (s.len - i < 3 || !hsrv_text_is(s.ptr[i + 1], HSRV_HEXDIG) || !hsrv_text_is(s.ptr[i + 2], HSRV_HEXDIG))
+                return false;
+        } else if (!hsrv_text_is(c, HSRV_PATH) && !strchr("?#[]", c)) {
+            return false;
+        }
+    }
+    return s.len > 0;
+}
+
+static httpsrv_result hsrv_response_redirect(httpsrv_req *req, int status, const char *location) {
+    const bool redirects = status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
+    const httpsrv_str target = hsrv_text_of(location);
+    if (!redirects || !target.ptr || !hsrv_response_is_reference(target)) return HTTPSRV_ARG;
+    const hsrv_answer before = req->answer;
+    httpsrv_result result = hsrv_response_set(req, hsrv_text_of("Location"), target);
+    if (result != HTTPSRV_OK) return result;
+    result = hsrv_response_reply(req, status, NULL, hsrv_text_view("", 0));
+    if (result == HTTPSRV_NOMEM) {
+        req->answer = before;
+        *req->answer.headers_end = NULL;
+    }
+    return result;
+}
+
 // ===========================================================================================
 // >>dispatch  Which handler, where; the server's own answers.    owns: nothing    thread: loop; job entry worker
 //             uses: >>router >>response
@@ -6267,19 +7334,13 @@ static void hsrv_dispatch_say(hsrv_loop *loop, hsrv_conn *c, int status, const h
     hsrv_conn_close(loop, c);
 }
 
-// Refuses a request whose head was understood: the connection lives on if the rest of its body is cheap to drop. Not
-// after an Expect field: the client may or may not send the body now, and must not be misread.
+// Refuses a request whose head was understood: the connection lives on if the rest of its body is cheap to drop.
 static void hsrv_dispatch_refuse_with(hsrv_loop *loop, hsrv_conn *c, int status, httpsrv_log_item item,
                                       httpsrv_str extra, httpsrv_str value) {
     httpsrv_req *req = c->req;
     if (item != HTTPSRV_LOG_NONE) hsrv_loop_note(loop, item, c, 0);
-    hsrv_manner how = hsrv_emit_manner(loop, c, req);
-    if (req->parser.phase != HTTPSRV_PHASE_DONE &&
-        (req->head.expect_continue || req->head.expect_other || req->head.content_length > (int64_t)HSRV_MAX_DISCARD)) {
-        how.close = true;
-        how.say_keep_alive = false;
-        how.timeout = how.max = 0;
-    }
+    const bool held = req->away && req->parser.phase != HTTPSRV_PHASE_DONE; // its holder cannot be waited for
+    const hsrv_manner how = hsrv_emit_manner_of(loop, c, req, held || hsrv_emit_is_unread(req));
     hsrv_dispatch_say(loop, c, status, &how, extra, value);
 }
 
@@ -6443,21 +7504,31 @@ static void hsrv_dispatch_job(void *arg) {
     httpsrv_req *req = (httpsrv_req *)arg;
     if (!hsrv_response_gone(req)) {
         hsrv_request_hold(req, true);
-        req->route->handler(req, req->route->user);
+        req->handler(req, req->route->user);
         hsrv_request_hold(req, false);
     }
-    const uint32_t answered = req->answered == HSRV_ANSWER_STAGED ? HSRV_CLAIM_FINISHED : 0u;
+    const bool complete = req->answered == HSRV_ANSWER_STAGED || req->answered == HSRV_ANSWER_ENDED;
+    const uint32_t answered = complete ? HSRV_CLAIM_FINISHED : 0u;
     if (hsrv_request_add_claim(req, HSRV_CLAIM_RETURNED | answered)) hsrv_loop_post(req->loop, &req->message);
 }
 
-// Runs a handler on the loop, with whoever waits for its answer.
+// Runs call-backs on the loop, as the holder, with whoever waits for the answer.
+static void hsrv_dispatch_begin_call(hsrv_conn *c) {
+    c->req->inline_conn = c;
+    c->req->stream.burst = 0;
+    c->req->stream.here = true;
+    hsrv_request_hold(c->req, true);
+}
+
+static void hsrv_dispatch_end_call(hsrv_conn *c) {
+    hsrv_request_hold(c->req, false);
+    c->req->inline_conn = NULL;
+}
+
 static void hsrv_dispatch_call(hsrv_conn *c, httpsrv_handler handler, void *user) {
-    httpsrv_req *req = c->req;
-    req->inline_conn = c;
-    hsrv_request_hold(req, true);
-    handler(req, user);
-    hsrv_request_hold(req, false);
-    req->inline_conn = NULL;
+    hsrv_dispatch_begin_call(c);
+    handler(c->req, user);
+    hsrv_dispatch_end_call(c);
 }
 
 // An answer from httpsrv_finish, behind the fields that the handler has set.
@@ -6497,7 +7568,7 @@ static void hsrv_dispatch_answer(hsrv_loop *loop, hsrv_conn *c) {
 // Runs the handlers that were posted, as long as there is no answer. Those that are left get no request.
 static void hsrv_dispatch_posts(hsrv_conn *c) {
     httpsrv_req *req = c->req;
-    while (req->posts && req->answered == HSRV_ANSWER_NONE) {
+    while (req->posts && req->answered <= HSRV_ANSWER_BEGUN) {
         if (__atomic_load_n(&req->claim, __ATOMIC_ACQUIRE) & HSRV_CLAIM_FINISHED) return;
         hsrv_post *post = req->posts;
         req->posts = post->next;
@@ -6507,44 +7578,185 @@ static void hsrv_dispatch_posts(hsrv_conn *c) {
     }
 }
 
-// The request came back from a worker or was finished, which both brings it home for good, or there are handlers to run.
-static void hsrv_dispatch_returned(hsrv_loop *loop, hsrv_conn *c) {
+// ---- bodies in pieces ----
+
+// Ends the connection in the middle of an answer. Only a reset tells so where its end is that of the connection.
+static void hsrv_dispatch_break_off(hsrv_loop *loop, hsrv_conn *c, httpsrv_log_item item) {
+    if (item != HTTPSRV_LOG_NONE) hsrv_loop_note(loop, item, c, 0);
+    hsrv_conn_flush(loop, c);
+    if (c->req->answer.framing == HSRV_FRAMING_CLOSE) hsrv_sys_reset_on_close(c->fd);
+    hsrv_conn_close(loop, c);
+}
+
+// The client cannot have what it wants: it is told so, if its answer has not begun.
+static void hsrv_dispatch_fault(hsrv_loop *loop, hsrv_conn *c, int status, httpsrv_log_item item) {
+    if (c->state == HSRV_CONN_STREAM && c->req->stream.head_out)
+        hsrv_dispatch_break_off(loop, c, item);
+    else
+        hsrv_dispatch_end_with(loop, c, status, item);
+}
+
+// The head of an answer that a worker has begun.
+static bool hsrv_dispatch_begin(hsrv_loop *loop, hsrv_conn *c) {
+    if (c->req->stream.head_out) return true;
+    if (hsrv_emit_begin(loop, c, &c->req->answer) == HTTPSRV_OK) return true;
+    hsrv_dispatch_break_off(loop, c, HTTPSRV_LOG_NO_MEMORY);
+    return false;
+}
+
+// Sends on what a worker has put into its stream. What it pushed after it was seen the last time comes along: its bytes
+// say that it has begun. False if the connection is closed.
+static bool hsrv_dispatch_pass_on(hsrv_loop *loop, hsrv_conn *c) {
     httpsrv_req *req = c->req;
-    if (req->away) {
-        hsrv_dispatch_posts(c);
-        if (req->answered == HSRV_ANSWER_NONE) return; // still deferred
-        req->away = false;
-        hsrv_dispatch_answered(loop, c);
+    bool alive = true;
+    hsrv_segment *segment = hsrv_request_take(&req->stream.out);
+    while (segment && alive) {
+        hsrv_segment *next = segment->next;
+        if (!segment->raw) alive = hsrv_dispatch_begin(loop, c);
+        if (!alive) break;
+        if (segment->raw)
+            hsrv_emit_segment(loop, c, segment);
+        else
+            hsrv_emit_passed(loop, c, segment);
+        segment = next;
+    }
+    hsrv_output_drop_list(&loop->srv->memory, segment);
+    return alive;
+}
+
+// Looks what a worker has done: it has asked for the body, or its answer has begun, gone on, or ended.
+static void hsrv_dispatch_look(hsrv_loop *loop, hsrv_conn *c) {
+    httpsrv_req *req = c->req;
+    hsrv_stream *s = &req->stream;
+    const uint32_t told = s->told;
+    if ((told & HSRV_CLAIM_ASKED) && req->owes_continue && !s->head_out) hsrv_emit_continue(loop, c);
+    if (!hsrv_dispatch_pass_on(loop, c)) return;
+    if ((told & HSRV_CLAIM_BEGUN) && !hsrv_dispatch_begin(loop, c)) return;
+    if (told & HSRV_CLAIM_BROKEN) {
+        hsrv_dispatch_break_off(loop, c, HTTPSRV_LOG_BROKEN_OFF);
         return;
     }
-    req->conn = NULL;
-    hsrv_dispatch_answer(loop, c);
+    if (!(told & HSRV_CLAIM_ENDED) || s->end_out) return;
+    if (hsrv_emit_end(loop, c) != HTTPSRV_OK) hsrv_dispatch_break_off(loop, c, HTTPSRV_LOG_NO_MEMORY);
+}
+
+// Whether a request that has no answer, or half of one, has call-backs that can go on with it.
+static bool hsrv_dispatch_can_go_on(const httpsrv_req *req) {
+    const hsrv_stream *s = &req->stream;
+    const bool begun = req->answered == HSRV_ANSWER_BEGUN;
+    if (begun && s->on_drain) return true;
+    const bool unasked = begun && req->owes_continue;
+    return req->on_body && !s->body_over && !s->paused && !unasked;
+}
+
+// A client that waits to be asked for its body is, once a call-back is there to take it.
+static void hsrv_dispatch_invite(hsrv_loop *loop, hsrv_conn *c) {
+    if (c->state != HSRV_CONN_STREAM) return;
+    const httpsrv_req *req = c->req;
+    if (req->owes_continue && req->on_body && !req->stream.paused && !req->stream.head_out) hsrv_emit_continue(loop, c);
+}
+
+// Call-backs on the loop have returned: the request is answered, or goes on, or nobody is there who could.
+static void hsrv_dispatch_conclude(hsrv_loop *loop, hsrv_conn *c) {
+    httpsrv_req *req = c->req;
+    const bool begun = req->answered == HSRV_ANSWER_BEGUN;
+    if (c->flags & HSRV_CONN_LOST) return; // which is seen next
+    if (req->stream.broken) {
+        hsrv_dispatch_break_off(loop, c, HTTPSRV_LOG_BROKEN_OFF);
+    } else if (req->answered > HSRV_ANSWER_BEGUN) {
+        req->away = false;
+        hsrv_dispatch_answered(loop, c);
+    } else if (!req->deferred && !hsrv_dispatch_can_go_on(req)) {
+        if (begun)
+            hsrv_dispatch_break_off(loop, c, HTTPSRV_LOG_BROKEN_OFF);
+        else
+            hsrv_dispatch_refuse(loop, c, 500, HTTPSRV_LOG_NO_ANSWER);
+    } else if (!hsrv_request_leave_buffer(req)) {
+        hsrv_dispatch_break_off(loop, c, HTTPSRV_LOG_NO_MEMORY);
+    }
+}
+
+// The request came back from a worker or was finished, which both brings it home for good, or there are handlers to run
+// or pieces to pass on.
+static void hsrv_dispatch_returned(hsrv_loop *loop, hsrv_conn *c) {
+    httpsrv_req *req = c->req;
+    hsrv_dispatch_look(loop, c);
+    if (c->state == HSRV_CONN_CLOSED) return;
+    if (!req->away) {
+        req->conn = NULL;
+        if (req->stream.head_out)
+            hsrv_dispatch_conclude(loop, c);
+        else
+            hsrv_dispatch_answer(loop, c);
+    } else if (req->stream.here) {
+        hsrv_dispatch_posts(c);
+        hsrv_dispatch_conclude(loop, c);
+    }
+    hsrv_dispatch_invite(loop, c);
 }
 
 // The handler has returned without an answer, but somebody has a token. The request outlives the reactor's buffer; an
 // answer that is on its way already does not need what it held.
 static void hsrv_dispatch_deferred(hsrv_loop *loop, hsrv_conn *c) {
     httpsrv_req *req = c->req;
-    if (!hsrv_request_leave_buffer(req) && hsrv_request_bar(req)) {
-        hsrv_request_abandon(req);
-        hsrv_dispatch_overload(loop, c, HTTPSRV_LOG_NO_MEMORY);
-        return;
+    if (!hsrv_request_leave_buffer(req)) {
+        if (req->answered == HSRV_ANSWER_BEGUN) {
+            hsrv_dispatch_break_off(loop, c, HTTPSRV_LOG_NO_MEMORY);
+            return;
+        }
+        if (hsrv_request_bar(req)) {
+            hsrv_request_abandon(req);
+            hsrv_dispatch_overload(loop, c, HTTPSRV_LOG_NO_MEMORY);
+            return;
+        }
     }
     hsrv_request_depart(loop, req, c);
+    req->stream.here = true;
     if (!hsrv_request_add_claim(req, HSRV_CLAIM_RETURNED)) return;
     hsrv_request_arrive(req);
     hsrv_dispatch_returned(loop, c);
 }
 
-static void hsrv_dispatch_inline(hsrv_loop *loop, hsrv_conn *c) {
-    httpsrv_req *req = c->req;
-    hsrv_dispatch_call(c, req->route->handler, req->route->user);
-    if (HSRV_LIKELY(req->answered != HSRV_ANSWER_NONE))
-        hsrv_dispatch_answered(loop, c);
-    else if (req->deferred)
+// A call-back on the loop has returned.
+static void hsrv_dispatch_go_on(hsrv_loop *loop, hsrv_conn *c) {
+    const httpsrv_req *req = c->req;
+    const bool defers = req->deferred && !req->away && req->answered <= HSRV_ANSWER_BEGUN && !req->stream.broken;
+    if (defers && !(c->flags & HSRV_CONN_LOST))
         hsrv_dispatch_deferred(loop, c);
     else
-        hsrv_dispatch_refuse(loop, c, 500, HTTPSRV_LOG_NO_ANSWER);
+        hsrv_dispatch_conclude(loop, c);
+    hsrv_dispatch_invite(loop, c);
+}
+
+static void hsrv_dispatch_inline(hsrv_loop *loop, hsrv_conn *c) {
+    httpsrv_req *req = c->req;
+    hsrv_dispatch_call(c, req->handler, req->route->user);
+    if (HSRV_LIKELY(req->answered == HSRV_ANSWER_SENT))
+        hsrv_dispatch_answered(loop, c);
+    else
+        hsrv_dispatch_go_on(loop, c);
+}
+
+// What was written is out.
+static void hsrv_dispatch_drained(hsrv_loop *loop, hsrv_conn *c) {
+    hsrv_stream *s = &c->req->stream;
+    s->written = false;
+    hsrv_dispatch_call(c, s->on_drain, s->drain_user);
+    hsrv_dispatch_go_on(loop, c);
+}
+
+// The next piece of a body, for a call-back here or for a worker.
+static void hsrv_dispatch_piece(hsrv_loop *loop, hsrv_conn *c) {
+    httpsrv_req *req = c->req;
+    const bool last = req->stream.body_over;
+    if (req->on_body) {
+        hsrv_dispatch_begin_call(c);
+        req->on_body(req, loop->piece, last, req->route->user);
+        hsrv_dispatch_end_call(c);
+        hsrv_dispatch_go_on(loop, c);
+    } else if (!hsrv_request_feed(req, loop->piece, last)) {
+        hsrv_dispatch_fault(loop, c, 503, HTTPSRV_LOG_NO_MEMORY);
+    }
 }
 
 // ---- pools ----
@@ -6641,20 +7853,90 @@ static void hsrv_dispatch_await_body(hsrv_loop *loop, hsrv_conn *c) {
         hsrv_dispatch_end_with(loop, c, 503, HTTPSRV_LOG_NO_MEMORY);
         return;
     }
-    if (req->head.expect_continue && loop->window_len == 0) hsrv_emit_continue(loop, c);
+    if (loop->window_len > 0) req->owes_continue = false;
+    if (req->owes_continue) hsrv_emit_continue(loop, c);
     c->state = HSRV_CONN_BODY;
     c->stamp = (uint32_t)loop->now;
     hsrv_conn_begin_period(loop, c, false);
 }
 
+// A body that is taken as it comes: the handler runs first, and the request has to outlive the buffer.
+static void hsrv_dispatch_stream(hsrv_loop *loop, hsrv_conn *c) {
+    httpsrv_req *req = c->req;
+    if (!hsrv_request_leave_buffer(req)) {
+        hsrv_dispatch_end_with(loop, c, 503, HTTPSRV_LOG_NO_MEMORY);
+        return;
+    }
+    if (loop->window_len > 0) req->owes_continue = false;
+    req->stream.used = true;
+    c->state = HSRV_CONN_STREAM;
+    if (req->route->pool) {
+        hsrv_dispatch_to_pool(loop, c);
+        return;
+    }
+    req->stream.here = true; // even without a handler
+    if (req->handler) hsrv_dispatch_call(c, req->handler, req->route->user);
+    hsrv_dispatch_go_on(loop, c);
+}
+
+// Whether a media type is one of "type/subtype", "type/*" and "*/*". Parameters do not count.
+static bool hsrv_dispatch_type_fits(httpsrv_str type, httpsrv_str range) {
+    const char *semicolon = (const char *)memchr(type.ptr, ';', type.len);
+    if (semicolon) type.len = (size_t)(semicolon - type.ptr);
+    type = hsrv_text_trim(type);
+    if (hsrv_text_equal(range, hsrv_text_of("*/*"))) return true;
+    if (range.len < 2 || range.ptr[range.len - 1] != '*') return hsrv_text_equal_nocase(type, range);
+    range.len--;
+    return type.len > range.len && hsrv_text_equal_nocase(hsrv_text_view(type.ptr, range.len), range);
+}
+
+// Chooses the handlers for the type of the body. False if the route does not take it.
+static bool hsrv_dispatch_choose(httpsrv_req *req) {
+    const hsrv_route *route = req->route;
+    req->handler = route->handler;
+    req->on_body = route->on_body;
+    if (HSRV_LIKELY(route->num_media == 0) || req->parser.phase == HTTPSRV_PHASE_DONE) return true;
+    httpsrv_str type = req->head.content_type;
+    if (!type.ptr) type = hsrv_text_of("application/octet-stream"); // RFC 9110 section 8.3
+    for (int i = 0; i < route->num_media; i++) {
+        const httpsrv_media *media = &route->media[i];
+        if (!hsrv_dispatch_type_fits(type, hsrv_text_of(media->type))) continue;
+        if (!media->handler && !media->on_body) return true;
+        req->handler = media->handler;
+        req->on_body = media->on_body;
+        return true;
+    }
+    return false;
+}
+
+// RFC 9110 section 15.5.16: says what would have been taken.
+static void hsrv_dispatch_refuse_type(hsrv_loop *loop, hsrv_conn *c) {
+    const hsrv_route *route = c->req->route;
+    char accept[HTTPSRV_MAX_MEDIA * 66], *out = accept;
+    for (int i = 0; i < route->num_media; i++) {
+        const httpsrv_str type = hsrv_text_of(route->media[i].type);
+        if (type.len > 64) continue;
+        if (out != accept) out = HSRV_APPEND(out, ", ");
+        out = hsrv_text_append(out, type);
+    }
+    hsrv_dispatch_refuse_with(loop, c, 415, HTTPSRV_LOG_UNKNOWN_TYPE, hsrv_text_of("Accept"),
+                              hsrv_text_view(accept, (size_t)(out - accept)));
+}
+
 static void hsrv_dispatch_routed(hsrv_loop *loop, hsrv_conn *c) {
     httpsrv_req *req = c->req;
     req->parser.max_body = req->route->max_body;
+    if (!hsrv_dispatch_choose(req)) {
+        hsrv_dispatch_refuse_type(loop, c);
+        return;
+    }
     if (req->route->max_body >= 0 && req->head.content_length > req->route->max_body) {
         hsrv_dispatch_end_with(loop, c, 413, HTTPSRV_LOG_BODY_TOO_LARGE);
         return;
     }
-    if (req->parser.phase == HTTPSRV_PHASE_DONE || hsrv_conn_body_in_window(loop, c))
+    if (HSRV_UNLIKELY(req->on_body || req->route->stream))
+        hsrv_dispatch_stream(loop, c);
+    else if (req->parser.phase == HTTPSRV_PHASE_DONE || hsrv_conn_body_in_window(loop, c))
         hsrv_dispatch_run(loop, c);
     else
         hsrv_dispatch_await_body(loop, c);
@@ -6665,6 +7947,7 @@ static void hsrv_dispatch_head(hsrv_loop *loop, hsrv_conn *c) {
     httpsrv_req *req = c->req;
     hsrv_platform_count(&loop->counters.requests, 1);
     memcpy(req->peer, c->peer, sizeof req->peer);
+    req->owes_continue = req->head.expect_continue && req->parser.phase != HTTPSRV_PHASE_DONE;
     c->state = HSRV_CONN_BUSY;
     if (HSRV_UNLIKELY(req->head.expect_other)) {
         hsrv_dispatch_refuse(loop, c, 417, HTTPSRV_LOG_BAD_EXPECT);
@@ -6697,9 +7980,8 @@ static void hsrv_dispatch_head(hsrv_loop *loop, hsrv_conn *c) {
 #define HSRV_ACCEPT_AGAIN  100 // ms until the next try when descriptors ran out
 
 static void hsrv_reactor_on_end(hsrv_loop *loop, hsrv_conn *c) {
-    const bool begun = c->state == HSRV_CONN_BODY || c->state == HSRV_CONN_HEAD;
-    if (begun) {
-        hsrv_dispatch_end_with(loop, c, 400, HTTPSRV_LOG_INCOMPLETE);
+    if (c->state == HSRV_CONN_BODY || c->state == HSRV_CONN_HEAD || c->state == HSRV_CONN_STREAM) {
+        hsrv_dispatch_fault(loop, c, 400, HTTPSRV_LOG_INCOMPLETE);
         return;
     }
     c->state = HSRV_CONN_LAST;
@@ -6731,9 +8013,9 @@ static void hsrv_reactor_on_timeout(hsrv_loop *loop, hsrv_conn *c) {
         return;
     }
     const httpsrv_log_item item = hsrv_reactor_timeout_item(loop, c, ring);
-    const bool begun = c->state == HSRV_CONN_HEAD || c->state == HSRV_CONN_BODY;
+    const bool begun = c->state == HSRV_CONN_HEAD || c->state == HSRV_CONN_BODY || c->state == HSRV_CONN_STREAM;
     if (begun && !c->out.first) {
-        hsrv_dispatch_end_with(loop, c, 408, item);
+        hsrv_dispatch_fault(loop, c, 408, item);
         return;
     }
     if (item != HTTPSRV_LOG_NONE) hsrv_loop_note(loop, item, c, 0);
@@ -6749,7 +8031,7 @@ static void hsrv_reactor_on_fault(hsrv_loop *loop, hsrv_conn *c, int status, htt
         hsrv_loop_note(loop, item, c, 0);
         c->state = HSRV_CONN_LAST;
     } else {
-        hsrv_dispatch_end_with(loop, c, status, item);
+        hsrv_dispatch_fault(loop, c, status, item);
     }
 }
 
@@ -6771,6 +8053,8 @@ static void hsrv_reactor_act(hsrv_loop *loop, hsrv_conn *c, hsrv_event event) {
     switch (event) {
     case HSRV_EVENT_HEAD: hsrv_dispatch_head(loop, c); break;
     case HSRV_EVENT_BODY: hsrv_reactor_on_body(loop, c); break;
+    case HSRV_EVENT_PIECE: hsrv_dispatch_piece(loop, c); break;
+    case HSRV_EVENT_DRAINED: hsrv_dispatch_drained(loop, c); break;
     case HSRV_EVENT_BAD:
         hsrv_reactor_on_fault(loop, c, c->req->parser.status, (httpsrv_log_item)c->req->parser.item);
         break;
@@ -7064,10 +8348,14 @@ static void hsrv_reactor_serve_ready(hsrv_loop *loop) {
 // A request has come home, or wants to be looked at.
 static void hsrv_reactor_on_returned(hsrv_loop *loop, httpsrv_req *req) {
     hsrv_conn *c = req->conn;
-    const bool home = hsrv_request_arrive(req);
+    bool home = hsrv_request_arrive(req);
     if (c && c->state != HSRV_CONN_CLOSED) {
         hsrv_reactor_serve(loop, c, HSRV_EVENT_RETURNED);
         return;
+    }
+    if (!home && !c && (req->stream.told & HSRV_CLAIM_BEGUN)) { // nobody would end what was begun for a client lost
+        hsrv_request_abandon(req);
+        home = !req->away;
     }
     if (!home) return; // the end of its connection takes care of it
     if (c)
@@ -7174,7 +8462,7 @@ static void hsrv_reactor_close_idle(hsrv_loop *loop, hsrv_conn *c) {
 }
 
 static void hsrv_reactor_cut(hsrv_loop *loop, hsrv_conn *c) {
-    const bool begun = c->state == HSRV_CONN_HEAD || c->state == HSRV_CONN_BODY || c->state == HSRV_CONN_BUSY;
+    const bool begun = c->state >= HSRV_CONN_HEAD && c->state <= HSRV_CONN_STREAM;
     if (begun || c->out.first) {
         hsrv_loop_note(loop, HTTPSRV_LOG_CUT, c, 0);
         hsrv_platform_count(&loop->counters.cut, 1);
@@ -7408,6 +8696,23 @@ static void hsrv_server_complete_timeouts(httpsrv *srv) {
     c->timeout_ms.handler = hsrv_server_int(srv, c->timeout_ms.handler, "timeout_ms.handler", -1, 1, most, true);
     c->timeout_ms.drain = hsrv_server_int(srv, c->timeout_ms.drain, "timeout_ms.drain", 10000, 0, most, true);
     c->timeout_ms.grace = hsrv_server_int(srv, c->timeout_ms.grace, "timeout_ms.grace", 0, 0, most, false);
+    c->timeout_ms.events = hsrv_server_int(srv, c->timeout_ms.events, "timeout_ms.events", 15000, 1, most, true);
+}
+
+static void hsrv_server_complete_marks(httpsrv *srv) {
+    httpsrv_config *c = &srv->config;
+    hsrv_range range;
+    range.name = "write_mark.high";
+    range.fallback = 262144;
+    range.least = 1;
+    range.most = 1 << 30;
+    range.off = false;
+    c->write_mark.high = hsrv_server_number(srv, c->write_mark.high, &range);
+    range.name = "write_mark.low";
+    range.fallback = c->write_mark.high < 65536 ? c->write_mark.high / 4 : 65536;
+    range.least = 0;
+    range.most = c->write_mark.high;
+    c->write_mark.low = hsrv_server_number(srv, c->write_mark.low, &range);
 }
 
 static void hsrv_server_complete(httpsrv *srv) {
@@ -7423,6 +8728,7 @@ static void hsrv_server_complete(httpsrv *srv) {
     c->port = hsrv_server_int(srv, c->port, "port", 0, 0, 65535, false);
     hsrv_server_complete_limits(srv);
     hsrv_server_complete_timeouts(srv);
+    hsrv_server_complete_marks(srv);
     c->min_rate = hsrv_server_size(srv, c->min_rate, "min_rate", 128, HSRV_MAX_RATE, true);
     if (c->server_name && !hsrv_text_all(hsrv_text_of(c->server_name), HSRV_VALUE) && c->server_name[0]) {
         hsrv_server_fail(srv, HTTPSRV_ARG, "server_name: has a character that no field may have");
@@ -7650,8 +8956,48 @@ static httpsrv *hsrv_server_new(const httpsrv_config *config) {
     return srv;
 }
 
+// "type/subtype", "type/*" or "*/*", RFC 9110 section 12.5.1.
+static bool hsrv_server_is_media_range(httpsrv_str s) {
+    const char *slash = (const char *)memchr(s.ptr, '/', s.len);
+    if (!slash) return false;
+    const httpsrv_str type = hsrv_text_view(s.ptr, (size_t)(slash - s.ptr));
+    const httpsrv_str subtype = hsrv_text_view(slash + 1, s.len - type.len - 1);
+    if (!hsrv_text_all(type, HSRV_TOKEN) || !hsrv_text_all(subtype, HSRV_TOKEN)) return false;
+    const bool any_type = hsrv_text_equal(type, hsrv_text_of("*")), any = hsrv_text_equal(subtype, hsrv_text_of("*"));
+    if (any_type) return any;
+    return any || !memchr(subtype.ptr, '*', subtype.len);
+}
+
+static httpsrv_result hsrv_server_keep_media(httpsrv *srv, hsrv_route *route, const httpsrv_route_config *config) {
+    for (int i = 0; i < HTTPSRV_MAX_MEDIA && config->media[i].type; i++) {
+        httpsrv_media *media = &route->media[i];
+        *media = config->media[i];
+        media->type = hsrv_memory_copy_text(&srv->memory, media->type);
+        if (!media->type) return HTTPSRV_NOMEM;
+        route->num_media++;
+    }
+    return HTTPSRV_OK;
+}
+
+// Why the ways in which bodies are taken do not go together; NULL if they do.
+static const char *hsrv_server_check_bodies(const httpsrv_route_config *config) {
+    bool on_body = config->on_body != NULL;
+    for (int i = 0; i < HTTPSRV_MAX_MEDIA && config->media[i].type; i++) {
+        const httpsrv_media *media = &config->media[i];
+        if (!hsrv_server_is_media_range(hsrv_text_of(media->type))) return "malformed media type";
+        on_body = on_body || media->on_body;
+    }
+    if (on_body && config->pool) return "on_body runs on the reactor, not in a pool";
+    if (on_body && config->stream) return "on_body and stream exclude each other";
+    if (config->stream && !config->pool) return "stream needs a pool";
+    if (config->stream && config->overload == HTTPSRV_OVERLOAD_INLINE) return "stream cannot run on the reactor";
+    return NULL;
+}
+
 static httpsrv_result hsrv_server_keep_route(httpsrv *srv, hsrv_route *route, const httpsrv_route_config *config) {
     route->handler = config->handler;
+    route->on_body = config->on_body;
+    route->stream = config->stream;
     route->user = config->user;
     route->max_body = config->max_body;
     route->overload = config->overload;
@@ -7660,6 +9006,8 @@ static httpsrv_result hsrv_server_keep_route(httpsrv *srv, hsrv_route *route, co
     if (!route->pattern) return HTTPSRV_NOMEM;
     if (config->pool) route->pool_name = hsrv_memory_copy_text(&srv->memory, config->pool);
     if (config->pool && !route->pool_name) return HTTPSRV_NOMEM;
+    const httpsrv_result result = hsrv_server_keep_media(srv, route, config);
+    if (result != HTTPSRV_OK) return result;
     return hsrv_router_add(&srv->router, &srv->memory, route);
 }
 
@@ -7669,10 +9017,12 @@ static httpsrv_result hsrv_server_add_route(httpsrv *srv, const httpsrv_route_co
         return hsrv_server_fail(srv, HTTPSRV_ARG, "route %s: unknown overload policy %d",
                                 config->pattern ? config->pattern : "", (int)config->overload);
     }
-    if (!config->pattern || !config->handler) {
+    if (!config->pattern || (!config->handler && !config->on_body)) {
         return hsrv_server_fail(srv, HTTPSRV_ROUTE, "route %s: pattern or handler missing",
                                 config->pattern ? config->pattern : "");
     }
+    const char *clash = hsrv_server_check_bodies(config);
+    if (clash) return hsrv_server_fail(srv, HTTPSRV_ROUTE, "route \"%s\": %s", config->pattern, clash);
     hsrv_route *route = (hsrv_route *)hsrv_memory_take_zeroed(&srv->memory, sizeof *route);
     if (!route) return hsrv_server_fail(srv, HTTPSRV_NOMEM, "route %s: out of memory", config->pattern);
     const httpsrv_result result = hsrv_server_keep_route(srv, route, config);
@@ -8413,6 +9763,76 @@ HTTPSRV_API httpsrv_result httpsrv_replyf(httpsrv_req *req, int status, const ch
 HTTPSRV_API httpsrv_result httpsrv_reply_with(httpsrv_req *req, const httpsrv_answer *answer) {
     hsrv_request_assert_held(req);
     return answer ? hsrv_response_answer(req, answer) : HTTPSRV_ARG;
+}
+
+HTTPSRV_API void httpsrv_attach(httpsrv_req *req, void *data) {
+    hsrv_request_assert_held(req);
+    req->attached = data;
+}
+
+HTTPSRV_API void *httpsrv_attached(const httpsrv_req *req) {
+    hsrv_request_assert_held(req);
+    return req->attached;
+}
+
+HTTPSRV_API ptrdiff_t httpsrv_read(httpsrv_req *req, void *buf, size_t size) {
+    hsrv_request_assert_held(req);
+    return buf && size > 0 ? hsrv_response_read(req, (char *)buf, size) : (ptrdiff_t)HTTPSRV_ARG;
+}
+
+HTTPSRV_API httpsrv_result httpsrv_body_pause(httpsrv_req *req) {
+    hsrv_request_assert_held(req);
+    return hsrv_response_pause(req, true);
+}
+
+HTTPSRV_API httpsrv_result httpsrv_body_resume(httpsrv_req *req) {
+    hsrv_request_assert_held(req);
+    return hsrv_response_pause(req, false);
+}
+
+HTTPSRV_API httpsrv_result httpsrv_redirect(httpsrv_req *req, int status, const char *location) {
+    hsrv_request_assert_held(req);
+    return hsrv_response_redirect(req, status, location);
+}
+
+HTTPSRV_API httpsrv_result httpsrv_inform(httpsrv_req *req, int status, const httpsrv_field *fields, int num_fields) {
+    hsrv_request_assert_held(req);
+    return hsrv_response_inform(req, status, fields, num_fields);
+}
+
+HTTPSRV_API httpsrv_result httpsrv_begin(httpsrv_req *req, int status, const char *type, int64_t length) {
+    hsrv_request_assert_held(req);
+    return hsrv_response_begin(req, status, type, length);
+}
+
+HTTPSRV_API httpsrv_result httpsrv_write(httpsrv_req *req, httpsrv_str bytes) {
+    hsrv_request_assert_held(req);
+    return hsrv_response_write(req, bytes);
+}
+
+HTTPSRV_API httpsrv_result httpsrv_on_drain(httpsrv_req *req, httpsrv_handler fn, void *user) {
+    hsrv_request_assert_held(req);
+    return hsrv_response_on_drain(req, fn, user);
+}
+
+HTTPSRV_API httpsrv_result httpsrv_wait_drain(httpsrv_req *req) {
+    hsrv_request_assert_held(req);
+    return hsrv_response_wait_drain(req);
+}
+
+HTTPSRV_API httpsrv_result httpsrv_add_trailer(httpsrv_req *req, const char *name, httpsrv_str value) {
+    hsrv_request_assert_held(req);
+    return name ? hsrv_response_add_trailer(req, hsrv_text_of(name), value) : HTTPSRV_ARG;
+}
+
+HTTPSRV_API httpsrv_result httpsrv_end(httpsrv_req *req) {
+    hsrv_request_assert_held(req);
+    return hsrv_response_end(req);
+}
+
+HTTPSRV_API httpsrv_result httpsrv_abort(httpsrv_req *req) {
+    hsrv_request_assert_held(req);
+    return hsrv_response_abort(req);
 }
 
 HTTPSRV_API httpsrv_token httpsrv_defer(httpsrv_req *req) {
