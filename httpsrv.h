@@ -25,9 +25,10 @@
 // CONTENTS (search for the mark)
 //
 //     >>doc  >>config  >>types  >>api                                   the front half: what you program against
-//     >>platform  >>text  >>log  >>memory  >>parser  >>queue  >>pool    the back half, bottom-up:
-//     >>state  >>router  >>timers  >>output  >>loop  >>request          a room calls only rooms above it
-//     >>conn  >>emit  >>response  >>dispatch  >>reactor  >>server  >>public
+//     >>platform  >>text  >>log  >>memory  >>parser  >>frames           the back half, bottom-up:
+//     >>queue  >>pool  >>state  >>router  >>timers  >>output  >>loop    a room calls only rooms above it
+//     >>request  >>conn  >>emit  >>response  >>content  >>session
+//     >>dispatch  >>reactor  >>server  >>public
 //
 // BUILD
 //
@@ -578,6 +579,7 @@ typedef struct httpsrv_multipart {
     size_t matched;       // bytes of the delimiter that were seen last
     size_t delimiter_len; // CR LF "--" boundary
     size_t head_len;      // bytes of the part's head so far
+    bool seen;            // the line end of the delimiter was there before the content
     char delimiter[4 + 70];
     char head[HTTPSRV_PART_HEAD];
 } httpsrv_multipart;
@@ -1125,6 +1127,30 @@ static inline int hsrv_sys_close(int fd) {
 // A descriptor that stands for nothing: the one in reserve for when there are no others.
 static inline int hsrv_sys_open_null(void) {
     return open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+// A file without a name in a directory, for reading and writing. -1 with errno.
+static inline int hsrv_sys_open_spool(const char *directory) {
+    char path[PATH_MAX];
+#ifdef O_TMPFILE
+    const int unnamed = open(directory, O_TMPFILE | O_RDWR | O_EXCL | O_CLOEXEC, 0600);
+    if (unnamed >= 0 || (errno != EOPNOTSUPP && errno != EISDIR && errno != ENOENT)) return unnamed;
+#endif
+    const int len = snprintf(path, sizeof path, "%s/httpsrv-XXXXXX", directory); // file systems without such files
+    if (len < 0 || (size_t)len >= sizeof path) errno = ENAMETOOLONG;
+    const int fd = len >= 0 && (size_t)len < sizeof path ? mkstemp(path) : -1;
+    if (fd < 0) return -1;
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    unlink(path);
+    return fd;
+}
+
+static inline ssize_t hsrv_sys_write(int fd, const void *buf, size_t len) {
+    return write(fd, buf, len);
+}
+
+static inline int hsrv_sys_rewind(int fd) {
+    return lseek(fd, 0, SEEK_SET) == 0 ? 0 : -1;
 }
 
 static inline int hsrv_sys_epoll_create(void) {
@@ -3193,6 +3219,444 @@ static ptrdiff_t hsrv_parser_trailers(httpsrv_parser *p, const char *buf, size_t
 }
 
 // ===========================================================================================
+// >>frames    Forms, multipart bodies, events: what messages are made of.    owns: nothing    thread: pure
+//             uses: >>text
+// ===========================================================================================
+
+// ---- parameters: RFC 9110 section 5.6.6 ----
+
+typedef struct hsrv_param {
+    httpsrv_str name;
+    httpsrv_str value; // within the quotes, if there are any, and with its backslashes
+    bool quoted;
+} hsrv_param;
+
+// The length of a quoted-string at the start of `s`, quotes included; 0 if it is none.
+static size_t hsrv_frames_quoted_len(httpsrv_str s) {
+    if (s.len < 2 || s.ptr[0] != '"') return 0;
+    for (size_t i = 1; i < s.len; i++) {
+        if (s.ptr[i] == '"') return i + 1;
+        if (s.ptr[i] == '\\' && i + 1 < s.len) i++;
+        if (!hsrv_text_is(s.ptr[i], HSRV_VALUE)) return 0;
+    }
+    return 0;
+}
+
+static void hsrv_frames_skip(httpsrv_str *s, size_t n) {
+    s->ptr += n;
+    s->len -= n;
+}
+
+static size_t hsrv_frames_token_len(httpsrv_str s) {
+    size_t n = 0;
+    while (n < s.len && hsrv_text_is(s.ptr[n], HSRV_TOKEN)) {
+        n++;
+    }
+    return n;
+}
+
+static void hsrv_frames_skip_space(httpsrv_str *s) {
+    while (s->len > 0 && (s->ptr[0] == ' ' || s->ptr[0] == '\t')) {
+        hsrv_frames_skip(s, 1);
+    }
+}
+
+// Takes semicolons and the white space around them off. False if something else comes first.
+static bool hsrv_frames_skip_semicolons(httpsrv_str *rest) {
+    bool any = false;
+    hsrv_frames_skip_space(rest);
+    while (rest->len > 0 && rest->ptr[0] == ';') {
+        any = true;
+        hsrv_frames_skip(rest, 1);
+        hsrv_frames_skip_space(rest);
+    }
+    return any || rest->len == 0;
+}
+
+// Takes the next parameter off the text behind a value. OK, GONE (there is none left), SYNTAX.
+static httpsrv_result hsrv_frames_next_param(httpsrv_str *rest, hsrv_param *param) {
+    if (!hsrv_frames_skip_semicolons(rest)) return HTTPSRV_SYNTAX;
+    if (rest->len == 0) return HTTPSRV_GONE;
+    const size_t name_len = hsrv_frames_token_len(*rest);
+    param->name = hsrv_text_view(rest->ptr, name_len);
+    hsrv_frames_skip(rest, name_len);
+    if (name_len == 0 || rest->len == 0 || rest->ptr[0] != '=') return HTTPSRV_SYNTAX;
+    hsrv_frames_skip(rest, 1);
+    const size_t quoted_len = hsrv_frames_quoted_len(*rest), token_len = hsrv_frames_token_len(*rest);
+    param->quoted = quoted_len > 0;
+    if (!param->quoted && token_len == 0) return HTTPSRV_SYNTAX;
+    const size_t len = param->quoted ? quoted_len : token_len;
+    param->value = param->quoted ? hsrv_text_view(rest->ptr + 1, len - 2) : hsrv_text_view(rest->ptr, len);
+    hsrv_frames_skip(rest, len);
+    return HTTPSRV_OK;
+}
+
+// The value as it is meant, into `out`, which may be where it lies. A backslash quotes quotes and backslashes; before
+// anything else it stays, because browsers write file names without quoting it.
+static size_t hsrv_frames_unquote(char *out, const hsrv_param *param) {
+    const httpsrv_str s = param->value;
+    size_t n = 0;
+    for (size_t i = 0; i < s.len; i++) {
+        const bool pair = param->quoted && s.ptr[i] == '\\' && i + 1 < s.len;
+        if (pair && (s.ptr[i + 1] == '"' || s.ptr[i + 1] == '\\')) i++;
+        out[n++] = s.ptr[i];
+    }
+    return n;
+}
+
+// Takes what is in front of the first semicolon off, without the white space around it.
+static httpsrv_str hsrv_frames_take_value(httpsrv_str *rest) {
+    const char *semicolon = (const char *)memchr(rest->ptr, ';', rest->len);
+    const size_t len = semicolon ? (size_t)(semicolon - rest->ptr) : rest->len;
+    const httpsrv_str value = hsrv_text_trim(hsrv_text_view(rest->ptr, len));
+    hsrv_frames_skip(rest, len);
+    return value;
+}
+
+// ---- urlencoded: https://url.spec.whatwg.org/#urlencoded-parsing ----
+
+static bool hsrv_frames_next_pair(httpsrv_str *text, httpsrv_field *pair) {
+    while (text->len > 0 && text->ptr[0] == '&') {
+        hsrv_frames_skip(text, 1);
+    }
+    if (text->len == 0) return false;
+    const char *amp = (const char *)memchr(text->ptr, '&', text->len);
+    const size_t len = amp ? (size_t)(amp - text->ptr) : text->len;
+    const char *equals = (const char *)memchr(text->ptr, '=', len);
+    const size_t name_len = equals ? (size_t)(equals - text->ptr) : len;
+    const size_t value_at = equals ? name_len + 1 : len;
+    pair->name = hsrv_text_view(text->ptr, name_len);
+    pair->value = hsrv_text_view(text->ptr + value_at, len - value_at);
+    hsrv_frames_skip(text, len);
+    return true;
+}
+
+// Bytes, or SYNTAX for an escape that is none.
+static ptrdiff_t hsrv_frames_decode(char *out, httpsrv_str text, bool plus) {
+    for (size_t i = 0; i < text.len; i++) {
+        if (text.ptr[i] != '%') continue;
+        if (text.len - i < 3 || !hsrv_text_is(text.ptr[i + 1], HSRV_HEXDIG)) return HTTPSRV_SYNTAX;
+        if (!hsrv_text_is(text.ptr[i + 2], HSRV_HEXDIG)) return HTTPSRV_SYNTAX;
+    }
+    return (ptrdiff_t)hsrv_text_decode(out, text, plus);
+}
+
+// ---- multipart/form-data: RFC 7578, RFC 2046 section 5.1 ----
+
+//               delimiter                CR LF               empty line
+//   PREAMBLE -------------> BEHIND -----------------> HEAD -------------> DATA
+//                            | ^                                           |
+//                            | \-------------------------------------------/ delimiter
+//                            | "--"
+//                            \-------> CLOSING -> CLOSED -> EPILOGUE
+typedef enum hsrv_multipart_state {
+    HSRV_MULTIPART_PREAMBLE,
+    HSRV_MULTIPART_BEHIND,      // the delimiter
+    HSRV_MULTIPART_PADDING,     // white space behind it
+    HSRV_MULTIPART_LINE_END,    // its LF is missing
+    HSRV_MULTIPART_HEAD,        // fields of a part
+    HSRV_MULTIPART_DATA,        // content of a part
+    HSRV_MULTIPART_CLOSING,     // the second hyphen of the last delimiter is missing
+    HSRV_MULTIPART_CLOSED,      // behind it
+    HSRV_MULTIPART_CLOSED_LINE, // its LF is missing
+    HSRV_MULTIPART_EPILOGUE
+} hsrv_multipart_state;
+
+// A line end is as good as seen before the first byte of a message, and before that of a part's content: the delimiter can
+// begin with the line end that is there already.
+#define HSRV_MULTIPART_SEEN 2u
+
+static httpsrv_result hsrv_frames_fail(httpsrv_multipart *m, httpsrv_result result) {
+    m->result = result;
+    return result;
+}
+
+// bchars of RFC 2046 section 5.1.1.
+static bool hsrv_frames_is_boundary(httpsrv_str s) {
+    if (s.len < 1 || s.len > 70 || s.ptr[s.len - 1] == ' ') return false;
+    for (size_t i = 0; i < s.len; i++) {
+        const char c = s.ptr[i];
+        const bool alnum = (c >= '0' && c <= '9') || (hsrv_text_lower(c) >= 'a' && hsrv_text_lower(c) <= 'z');
+        if (!alnum && (c == '\0' || !strchr("'()+_,-./:=? ", c))) return false;
+    }
+    return true;
+}
+
+// Finds the boundary among the parameters of a content type. OK, SYNTAX.
+static httpsrv_result hsrv_frames_find_boundary(httpsrv_str params, char boundary[70], size_t *len) {
+    hsrv_param param;
+    httpsrv_result result;
+    *len = 0;
+    while ((result = hsrv_frames_next_param(&params, &param)) == HTTPSRV_OK) {
+        if (!hsrv_text_equal_nocase(param.name, hsrv_text_of("boundary"))) continue;
+        if (*len > 0 || param.value.len > 70) return HTTPSRV_SYNTAX;
+        *len = hsrv_frames_unquote(boundary, &param);
+        if (!hsrv_frames_is_boundary(hsrv_text_view(boundary, *len))) return HTTPSRV_SYNTAX;
+    }
+    return result == HTTPSRV_GONE && *len > 0 ? HTTPSRV_OK : HTTPSRV_SYNTAX;
+}
+
+static httpsrv_result hsrv_frames_multipart_init(httpsrv_multipart *m, httpsrv_str content_type,
+                                                 const httpsrv_form_config *config) {
+    char boundary[70];
+    size_t len;
+    memset(m, 0, sizeof *m);
+    m->matched = HSRV_MULTIPART_SEEN;
+    m->seen = true;
+    m->max_parts = config->parts == 0 ? 64 : config->parts < 0 ? INT_MAX : config->parts;
+    m->max_size = config->size <= 0 ? INT64_MAX : config->size;
+    m->on_part = config->on_part;
+    m->user = config->user;
+    m->part.fd = -1;
+    if (!content_type.ptr) return hsrv_frames_fail(m, HTTPSRV_UNSUPPORTED);
+    const httpsrv_str type = hsrv_frames_take_value(&content_type);
+    if (!hsrv_text_equal_nocase(type, hsrv_text_of("multipart/form-data"))) {
+        return hsrv_frames_fail(m, HTTPSRV_UNSUPPORTED);
+    }
+    if (hsrv_frames_find_boundary(content_type, boundary, &len) != HTTPSRV_OK) {
+        return hsrv_frames_fail(m, HTTPSRV_SYNTAX);
+    }
+    memcpy(m->delimiter, "\r\n--", 4);
+    memcpy(m->delimiter + 4, boundary, len);
+    m->delimiter_len = 4 + len;
+    return HTTPSRV_OK;
+}
+
+static httpsrv_result hsrv_frames_call(httpsrv_multipart *m, httpsrv_part_step step, httpsrv_str data) {
+    return m->on_part ? m->on_part(&m->part, step, data, m->user) : HTTPSRV_OK;
+}
+
+// A parameter of Content-Disposition; the texts are decoded where they lie.
+static httpsrv_result hsrv_frames_part_param(httpsrv_multipart *m, const hsrv_param *param) {
+    const bool is_name = hsrv_text_equal_nocase(param->name, hsrv_text_of("name"));
+    if (!is_name && !hsrv_text_equal_nocase(param->name, hsrv_text_of("filename"))) return HTTPSRV_OK;
+    httpsrv_str *to = is_name ? &m->part.name : &m->part.filename;
+    if (to->ptr) return HTTPSRV_SYNTAX;
+    char *at = m->head + (param->value.ptr - m->head);
+    *to = hsrv_text_view(at, hsrv_frames_unquote(at, param));
+    return HTTPSRV_OK;
+}
+
+static httpsrv_result hsrv_frames_disposition(httpsrv_multipart *m, httpsrv_str value) {
+    hsrv_param param;
+    httpsrv_result result;
+    if (m->part.name.ptr) return HTTPSRV_SYNTAX;
+    const httpsrv_str disposition = hsrv_frames_take_value(&value);
+    if (!hsrv_text_equal_nocase(disposition, hsrv_text_of("form-data"))) return HTTPSRV_SYNTAX;
+    while ((result = hsrv_frames_next_param(&value, &param)) == HTTPSRV_OK) {
+        result = hsrv_frames_part_param(m, &param);
+        if (result != HTTPSRV_OK) return result;
+    }
+    return result == HTTPSRV_GONE && m->part.name.ptr ? HTTPSRV_OK : HTTPSRV_SYNTAX;
+}
+
+// A field of a part: "Name: value".
+static httpsrv_result hsrv_frames_part_field(httpsrv_multipart *m, httpsrv_str line) {
+    const size_t name_len = hsrv_frames_token_len(line);
+    if (name_len == 0 || name_len == line.len || line.ptr[name_len] != ':') return HTTPSRV_SYNTAX;
+    const httpsrv_str name = hsrv_text_view(line.ptr, name_len);
+    const httpsrv_str value = hsrv_text_trim(hsrv_text_view(line.ptr + name_len + 1, line.len - name_len - 1));
+    if (value.len > 0 && !hsrv_text_all(value, HSRV_VALUE)) return HTTPSRV_SYNTAX;
+    if (hsrv_text_equal_nocase(name, hsrv_text_of("content-disposition"))) return hsrv_frames_disposition(m, value);
+    if (!hsrv_text_equal_nocase(name, hsrv_text_of("content-type"))) return HTTPSRV_OK;
+    if (m->part.type.ptr) return HTTPSRV_SYNTAX;
+    m->part.type = value;
+    return HTTPSRV_OK;
+}
+
+// The head of a part is complete, its line ends are known to be good.
+static httpsrv_result hsrv_frames_begin_part(httpsrv_multipart *m) {
+    httpsrv_str rest = hsrv_text_view(m->head, m->head_len - 2);
+    memset(&m->part, 0, sizeof m->part);
+    m->part.fd = -1;
+    while (rest.len > 0) {
+        const size_t len = (size_t)((const char *)memchr(rest.ptr, '\r', rest.len) - rest.ptr);
+        const httpsrv_result result = hsrv_frames_part_field(m, hsrv_text_view(rest.ptr, len));
+        if (result != HTTPSRV_OK) return result;
+        hsrv_frames_skip(&rest, len + 2);
+    }
+    if (!m->part.name.ptr) return HTTPSRV_SYNTAX;
+    if (m->num_parts == m->max_parts) return HTTPSRV_TOOBIG;
+    m->num_parts++;
+    m->state = HSRV_MULTIPART_DATA;
+    m->matched = HSRV_MULTIPART_SEEN;
+    m->seen = true;
+    return hsrv_frames_call(m, HTTPSRV_PART_BEGIN, hsrv_text_view("", 0));
+}
+
+// A byte of a part's head. It ends with an empty line, which may be all of it.
+static httpsrv_result hsrv_frames_head_byte(httpsrv_multipart *m, char c) {
+    const char before = m->head_len > 0 ? m->head[m->head_len - 1] : '\0';
+    if ((before == '\r') != (c == '\n')) return HTTPSRV_SYNTAX;
+    if (m->head_len == sizeof m->head) return HTTPSRV_TOOBIG;
+    m->head[m->head_len++] = c;
+    const size_t n = m->head_len;
+    const bool empty_line = c == '\n' && (n == 2 || (n >= 4 && m->head[n - 3] == '\n'));
+    return empty_line ? hsrv_frames_begin_part(m) : HTTPSRV_OK;
+}
+
+// Content of the part at hand; before the first one it is nothing.
+static httpsrv_result hsrv_frames_data(httpsrv_multipart *m, const char *ptr, size_t len) {
+    if (len == 0 || m->state != HSRV_MULTIPART_DATA) return HTTPSRV_OK;
+    if ((uint64_t)len > (uint64_t)(m->max_size - m->part.size)) return HTTPSRV_TOOBIG;
+    m->part.size += (int64_t)len;
+    return hsrv_frames_call(m, HTTPSRV_PART_DATA, hsrv_text_view(ptr, len));
+}
+
+static httpsrv_result hsrv_frames_delimited(httpsrv_multipart *m) {
+    const bool in_part = m->state == HSRV_MULTIPART_DATA;
+    m->state = HSRV_MULTIPART_BEHIND;
+    m->matched = 0;
+    m->head_len = 0;
+    return in_part ? hsrv_frames_call(m, HTTPSRV_PART_END, hsrv_text_view("", 0)) : HTTPSRV_OK;
+}
+
+// What was taken for the begin of a delimiter, and came in pieces before, is content.
+static httpsrv_result hsrv_frames_held(httpsrv_multipart *m) {
+    const size_t skip = m->seen ? HSRV_MULTIPART_SEEN : 0;
+    const size_t len = m->matched - skip;
+    m->matched = 0;
+    m->seen = false;
+    return hsrv_frames_data(m, m->delimiter + skip, len);
+}
+
+// Looks for the delimiter. No byte of it but the first is CR, so that a candidate that fails cannot hide another one, and
+// each byte is compared once. Sets *p behind what was used up.
+static httpsrv_result hsrv_frames_scan(httpsrv_multipart *m, const char **p, const char *end) {
+    const char *run = *p;  // content from here on is not passed on yet
+    const char *at = NULL; // where the candidate begins, unless that is before *p
+    httpsrv_result result = HTTPSRV_OK;
+    while (*p < end && result == HTTPSRV_OK) {
+        if (m->matched == 0) {
+            at = (const char *)memchr(*p, '\r', (size_t)(end - *p));
+            *p = at ? at + 1 : end;
+            m->matched = at ? 1 : 0;
+            continue;
+        }
+        if (**p == m->delimiter[m->matched]) {
+            (*p)++;
+            if (++m->matched < m->delimiter_len) continue;
+            m->seen = false;
+            result = at ? hsrv_frames_data(m, run, (size_t)(at - run)) : HTTPSRV_OK;
+            return result == HTTPSRV_OK ? hsrv_frames_delimited(m) : result;
+        }
+        if (!at) {
+            result = hsrv_frames_held(m);
+            run = *p;
+        }
+        m->matched = 0;
+        at = NULL;
+    }
+    if (result != HTTPSRV_OK || (m->matched > 0 && !at)) return result;
+    return hsrv_frames_data(m, run, (size_t)((at ? at : end) - run));
+}
+
+// Behind a delimiter: white space, and a line end, or two hyphens, white space and a line end or the end of all.
+static httpsrv_result hsrv_frames_delimiter_byte(httpsrv_multipart *m, char c) {
+    const bool space = c == ' ' || c == '\t';
+    switch ((hsrv_multipart_state)m->state) {
+    case HSRV_MULTIPART_BEHIND:
+        if (c == '-') m->state = HSRV_MULTIPART_CLOSING;
+        if (c == '-') return HTTPSRV_OK;
+        HSRV_FALLTHROUGH;
+    case HSRV_MULTIPART_PADDING:
+        m->state = c == '\r' ? HSRV_MULTIPART_LINE_END : HSRV_MULTIPART_PADDING;
+        return c == '\r' || space ? HTTPSRV_OK : HTTPSRV_SYNTAX;
+    case HSRV_MULTIPART_LINE_END: m->state = HSRV_MULTIPART_HEAD; return c == '\n' ? HTTPSRV_OK : HTTPSRV_SYNTAX;
+    case HSRV_MULTIPART_CLOSING: m->state = HSRV_MULTIPART_CLOSED; return c == '-' ? HTTPSRV_OK : HTTPSRV_SYNTAX;
+    case HSRV_MULTIPART_CLOSED:
+        if (c == '\r') m->state = HSRV_MULTIPART_CLOSED_LINE;
+        return c == '\r' || space ? HTTPSRV_OK : HTTPSRV_SYNTAX;
+    default: m->state = HSRV_MULTIPART_EPILOGUE; return c == '\n' ? HTTPSRV_OK : HTTPSRV_SYNTAX;
+    }
+}
+
+static httpsrv_result hsrv_frames_multipart_feed(httpsrv_multipart *m, httpsrv_str piece) {
+    if (piece.len == 0) return m->result;
+    const char *p = piece.ptr, *end = piece.ptr + piece.len;
+    while (p < end && m->result == HTTPSRV_OK && m->state != HSRV_MULTIPART_EPILOGUE) {
+        switch ((hsrv_multipart_state)m->state) {
+        case HSRV_MULTIPART_PREAMBLE:
+        case HSRV_MULTIPART_DATA: m->result = hsrv_frames_scan(m, &p, end); break;
+        case HSRV_MULTIPART_HEAD: m->result = hsrv_frames_head_byte(m, *p++); break;
+        default: m->result = hsrv_frames_delimiter_byte(m, *p++); break;
+        }
+    }
+    return m->result;
+}
+
+static httpsrv_result hsrv_frames_multipart_end(httpsrv_multipart *m) {
+    if (m->result != HTTPSRV_OK) return m->result;
+    const bool closed = m->state == HSRV_MULTIPART_CLOSED || m->state == HSRV_MULTIPART_EPILOGUE;
+    return closed ? HTTPSRV_OK : hsrv_frames_fail(m, HTTPSRV_SYNTAX);
+}
+
+// ---- server-sent events: https://html.spec.whatwg.org/multipage/server-sent-events.html ----
+
+// Takes the next line off; what follows the last line end is a line too. False if there is none.
+static bool hsrv_frames_next_line(httpsrv_str *rest, httpsrv_str *line) {
+    if (!rest->ptr) return false;
+    size_t n = 0;
+    while (n < rest->len && rest->ptr[n] != '\n' && rest->ptr[n] != '\r') {
+        n++;
+    }
+    *line = hsrv_text_view(rest->ptr, n);
+    if (n == rest->len) {
+        *rest = hsrv_text_absent();
+        return true;
+    }
+    const bool pair = rest->ptr[n] == '\r' && n + 1 < rest->len && rest->ptr[n + 1] == '\n';
+    hsrv_frames_skip(rest, n + (pair ? 2 : 1));
+    return true;
+}
+
+// One line of text, as names and ids are.
+static bool hsrv_frames_is_line(httpsrv_str s) {
+    return s.len == 0 || (!memchr(s.ptr, '\n', s.len) && !memchr(s.ptr, '\r', s.len) && !memchr(s.ptr, '\0', s.len));
+}
+
+static bool hsrv_frames_event_valid(const httpsrv_event *event) {
+    if ((event->data.len > 0 && !event->data.ptr) || (event->id.len > 0 && !event->id.ptr)) return false;
+    if (event->retry_ms < 0 || !hsrv_frames_is_line(event->id)) return false;
+    if (event->name && !hsrv_frames_is_line(hsrv_text_of(event->name))) return false;
+    return event->data.ptr || event->id.ptr || event->retry_ms > 0;
+}
+
+// Bytes that an event takes at most; 0 if that is more than memory can have.
+static size_t hsrv_frames_event_size(const httpsrv_event *event) {
+    const size_t most = (size_t)PTRDIFF_MAX / 16, name_len = event->name ? strlen(event->name) : 0;
+    if (event->data.len > most || event->id.len > most || name_len > most) return 0;
+    size_t size = 64 + name_len + event->id.len;
+    httpsrv_str rest = event->data, line;
+    while (hsrv_frames_next_line(&rest, &line)) {
+        size += line.len + 7;
+    }
+    return size;
+}
+
+static char *hsrv_frames_event_field(char *out, const char *name, httpsrv_str value) {
+    out = hsrv_text_append(out, hsrv_text_of(name));
+    out = HSRV_APPEND(out, ": ");
+    out = hsrv_text_append(out, value);
+    return HSRV_APPEND(out, "\n");
+}
+
+static char *hsrv_frames_format_event(char *out, const httpsrv_event *event) {
+    char retry[20];
+    if (event->name) out = hsrv_frames_event_field(out, "event", hsrv_text_of(event->name));
+    if (event->id.ptr) out = hsrv_frames_event_field(out, "id", event->id);
+    if (event->retry_ms > 0) {
+        const char *end = hsrv_text_format_number(retry, (uint64_t)event->retry_ms);
+        out = hsrv_frames_event_field(out, "retry", hsrv_text_view(retry, (size_t)(end - retry)));
+    }
+    httpsrv_str rest = event->data, line;
+    while (hsrv_frames_next_line(&rest, &line)) {
+        out = hsrv_frames_event_field(out, "data", line);
+    }
+    return HSRV_APPEND(out, "\n");
+}
+
+// ===========================================================================================
 // >>queue     Bounded MPMC ring; inbox.    owns: cells, head, tail    thread: any    uses: >>memory
 // ===========================================================================================
 
@@ -3691,6 +4155,19 @@ typedef struct hsrv_segment {
     bool raw; // from a worker: not of the body, but an informational answer
 } hsrv_segment;
 
+// Readers of events by the name of what they listen to. A list of the loop's, which goes with the last of them.
+typedef struct hsrv_channel {
+    struct hsrv_channel *next; // in its bucket
+    struct httpsrv_req *readers;
+    size_t name_len; // the name follows the struct
+} hsrv_channel;
+
+// A file that parts of a form were spooled to; closed when the request ends.
+typedef struct hsrv_spool {
+    struct hsrv_spool *next;
+    int fd;
+} hsrv_spool;
+
 // What a body needs that goes in pieces, either way.
 //
 //   request:  loop --in--> httpsrv_read on a worker, or straight to on_body on the loop
@@ -3709,6 +4186,8 @@ typedef struct hsrv_stream {
     httpsrv_handler on_drain;
     void *drain_user;
     hsrv_segment *reading; // what httpsrv_read has taken, oldest first
+    bool sends_events;     // it is a stream of server-sent events
+    hsrv_channel *wanted;  // to be joined; made by the holder, the loop's once it is told
 
     // the loop's, or the holder's on the loop
     uint32_t told;   // the claim word as it was seen last
@@ -3720,7 +4199,10 @@ typedef struct hsrv_stream {
     bool body_over;  // the last piece of the request's body was handed on
     bool paused;     // httpsrv_body_pause
     bool reading_on; // the body was being read when the connection was left last
-    bool events;     // server-sent events
+    bool events;     // server-sent events may be sent
+    bool events_end; // and they shall end once the handler has returned
+    hsrv_channel *channel;
+    httpsrv_req *prev_reader, *next_reader; // of the channel
 
     // shared; queued sizes and the flags beside them are sequentially consistent, see hsrv_request_signal
     hsrv_segment *out, *in;
@@ -3741,6 +4223,9 @@ struct httpsrv_req {
     httpsrv_handler handler; // the route's, or that of the media type
     httpsrv_body_fn on_body; // likewise
     void *attached;
+    hsrv_spool *spools;
+    httpsrv_form_data form;
+    bool form_read;
     httpsrv_parser parser; // the loop's while the request is read
     httpsrv_head head;
     const char *raw; // the head's bytes; in the reactor's buffer until the request leaves it, then in the arena
@@ -3899,6 +4384,8 @@ typedef enum hsrv_event {
     HSRV_EVENT_END,      // the client has finished and everything it sent is used up
     HSRV_EVENT_LOST,     // the client is gone
     HSRV_EVENT_RETURNED, // the request came back from a worker
+    HSRV_EVENT_NEWS,     // loop->news is for a reader of events
+    HSRV_EVENT_STOP,     // a stream of events shall end with the server
     HSRV_EVENT_TIMEOUT,  // a deadline has passed
     HSRV_EVENT_REFUSED,  // over max.connections
     HSRV_EVENT_CROWDED,  // over max.per_ip
@@ -3919,6 +4406,8 @@ typedef struct hsrv_wheel {
 
 // ---- loop ----
 
+#define HSRV_CHANNEL_BUCKETS 64u // a power of two
+
 // RUN -> GRACE -> DRAIN -> DONE, each on the loop's own clock once the server was told to stop; a second stop goes
 // straight to DONE. In GRACE everything works but answers say close; in DRAIN nothing new is accepted.
 typedef enum hsrv_loop_phase { HSRV_LOOP_RUN, HSRV_LOOP_GRACE, HSRV_LOOP_DRAIN, HSRV_LOOP_DONE } hsrv_loop_phase;
@@ -3926,8 +4415,27 @@ typedef enum hsrv_loop_phase { HSRV_LOOP_RUN, HSRV_LOOP_GRACE, HSRV_LOOP_DRAIN, 
 typedef enum hsrv_message_kind {
     HSRV_MESSAGE_RETURNED, // a httpsrv_req
     HSRV_MESSAGE_POST,     // a hsrv_post
-    HSRV_MESSAGE_ACCEPTED  // a hsrv_handed
+    HSRV_MESSAGE_ACCEPTED, // a hsrv_handed
+    HSRV_MESSAGE_NEWS      // a hsrv_copy
 } hsrv_message_kind;
+
+// An event on its way to those that listen, in one block with its texts; the last who has seen it frees it.
+typedef struct hsrv_news {
+    hsrv_memory *memory;
+    size_t size;
+    uint32_t uses;       // copies in inboxes, segments that borrow its text; any thread
+    httpsrv_token token; // of the one reader; 0: all of the channel
+    httpsrv_str channel;
+    httpsrv_str chunk; // the event as a chunk...
+    httpsrv_str text;  // ...and without its frame
+    bool ends;         // no event, but the end
+} hsrv_news;
+
+// There is one for each loop, behind the struct.
+typedef struct hsrv_copy {
+    hsrv_message message;
+    hsrv_news *news;
+} hsrv_copy;
 
 // A connection that an acceptor hands over.
 typedef struct hsrv_handed {
@@ -3984,8 +4492,10 @@ struct hsrv_loop {
     size_t output_len;
     const char *window; // unparsed input of the connection being served
     size_t window_len;
-    size_t read_budget, write_budget;        // bytes that it may still read and send in this turn
-    httpsrv_str piece;                       // of the body being read
+    size_t read_budget, write_budget; // bytes that it may still read and send in this turn
+    httpsrv_str piece;                // of the body being read
+    hsrv_news *news;                  // being sent to its readers
+    hsrv_channel *channels[HSRV_CHANNEL_BUCKETS];
     httpsrv_str status_block;                // "HTTP/1.1 200 OK", Server and Date lines, cached for the second
     size_t status_line_len, server_line_len; // of its first two lines
     char *block;
@@ -5127,6 +5637,51 @@ static httpsrv_req *hsrv_loop_take_request(hsrv_loop *loop) {
     return NULL;
 }
 
+static hsrv_channel **hsrv_loop_find_channel(hsrv_loop *loop, httpsrv_str name) {
+    hsrv_channel **link = &loop->channels[hsrv_router_hash(name) & (HSRV_CHANNEL_BUCKETS - 1)];
+    while (*link && !hsrv_text_equal(hsrv_text_view((const char *)(*link + 1), (*link)->name_len), name)) {
+        link = &(*link)->next;
+    }
+    return link;
+}
+
+static void hsrv_loop_free_channel(hsrv_loop *loop, hsrv_channel *channel) {
+    hsrv_memory_give(&loop->srv->memory, channel, sizeof *channel + channel->name_len);
+}
+
+// Makes a request listen to a channel: to the one given, or to one of that name that is there already.
+static void hsrv_loop_join_channel(hsrv_loop *loop, httpsrv_req *req, hsrv_channel *wanted) {
+    hsrv_channel **link = hsrv_loop_find_channel(loop, hsrv_text_view((const char *)(wanted + 1), wanted->name_len));
+    if (*link) {
+        hsrv_loop_free_channel(loop, wanted);
+    } else {
+        wanted->next = NULL;
+        wanted->readers = NULL;
+        *link = wanted;
+    }
+    hsrv_channel *channel = *link;
+    hsrv_stream *s = &req->stream;
+    s->channel = channel;
+    s->prev_reader = NULL;
+    s->next_reader = channel->readers;
+    if (s->next_reader) s->next_reader->stream.prev_reader = req;
+    channel->readers = req;
+}
+
+static void hsrv_loop_leave_channel(hsrv_loop *loop, httpsrv_req *req) {
+    hsrv_stream *s = &req->stream;
+    hsrv_channel *channel = s->channel;
+    if (!channel) return;
+    s->channel = NULL;
+    if (s->prev_reader) s->prev_reader->stream.next_reader = s->next_reader;
+    if (!s->prev_reader) channel->readers = s->next_reader;
+    if (s->next_reader) s->next_reader->stream.prev_reader = s->prev_reader;
+    if (channel->readers) return;
+    hsrv_channel **link = hsrv_loop_find_channel(loop, hsrv_text_view((const char *)(channel + 1), channel->name_len));
+    *link = channel->next;
+    hsrv_loop_free_channel(loop, channel);
+}
+
 static void hsrv_loop_wait(hsrv_loop *loop, httpsrv_req *req) {
     const int n = req->route->pool_number;
     req->waiting = true;
@@ -5220,6 +5775,12 @@ static bool hsrv_request_swap(hsrv_place *place, uint32_t generation, hsrv_place
 static bool hsrv_request_is_pending(const hsrv_place *place, uint32_t generation) {
     const uint32_t cell = __atomic_load_n(&place->cell, __ATOMIC_ACQUIRE), state = cell & 3u;
     return cell >> 2 == generation && (state == HSRV_PLACE_OPEN || state == HSRV_PLACE_CLAIMED);
+}
+
+// Whether a token's request is not released yet, whoever may answer it. [loop]
+static bool hsrv_request_is_current(const hsrv_place *place, uint32_t generation) {
+    const uint32_t cell = __atomic_load_n(&place->cell, __ATOMIC_ACQUIRE);
+    return cell >> 2 == generation && (cell & 3u) != HSRV_PLACE_CLOSED;
 }
 
 static uint32_t hsrv_request_generation(const httpsrv_req *req) {
@@ -5319,7 +5880,10 @@ static void hsrv_request_tell_loop(httpsrv_req *req, uint32_t bits) {
     if (hsrv_request_add_claim(req, HSRV_CLAIM_MOVED | bits)) hsrv_loop_post(req->loop, &req->message);
 }
 
-// The kernel took n bytes of what was queued. [loop]
+// What a piece takes beside its bytes while it is between the two: many small ones count for what they are.
+#define HSRV_PIECE_COST (sizeof(hsrv_segment) + HSRV_CHUNK_HEAD + HSRV_CHUNK_TAIL)
+
+// The kernel took n bytes of what was queued, or they count no longer. [loop]
 static void hsrv_request_sent(httpsrv_req *req, size_t n) {
     const size_t low = (size_t)req->srv->config.write_mark.low;
     const size_t left = __atomic_sub_fetch(&req->stream.out_queued, n, __ATOMIC_SEQ_CST);
@@ -5333,7 +5897,7 @@ static bool hsrv_request_feed(httpsrv_req *req, httpsrv_str piece, bool last) {
         hsrv_segment *segment = hsrv_output_new(&req->srv->memory, piece.len);
         if (!segment) return false;
         memcpy(segment + 1, piece.ptr, piece.len);
-        __atomic_fetch_add(&s->in_queued, piece.len, __ATOMIC_SEQ_CST);
+        __atomic_fetch_add(&s->in_queued, piece.len + HSRV_PIECE_COST, __ATOMIC_SEQ_CST);
         hsrv_request_push(&s->in, segment);
     }
     if (last) __atomic_store_n(&s->in_over, 1u, __ATOMIC_RELEASE);
@@ -5356,7 +5920,7 @@ static bool hsrv_request_has_room(httpsrv_req *req) {
 // Copies bytes of the pieces that were taken. [worker]
 static size_t hsrv_request_copy_out(httpsrv_req *req, char *buf, size_t size) {
     hsrv_stream *s = &req->stream;
-    size_t done = 0;
+    size_t done = 0, cost = 0;
     while (s->reading && done < size) {
         hsrv_segment *segment = s->reading;
         const size_t n = segment->len < size - done ? segment->len : size - done;
@@ -5367,9 +5931,10 @@ static size_t hsrv_request_copy_out(httpsrv_req *req, char *buf, size_t size) {
         if (segment->len > 0) break;
         s->reading = segment->next;
         hsrv_output_drop(&req->srv->memory, segment);
+        cost += HSRV_PIECE_COST;
     }
     const size_t low = (size_t)req->srv->config.write_mark.low;
-    const size_t left = __atomic_sub_fetch(&s->in_queued, done, __ATOMIC_SEQ_CST);
+    const size_t left = __atomic_sub_fetch(&s->in_queued, done + cost, __ATOMIC_SEQ_CST);
     if (left > low || __atomic_load_n(&s->in_full, __ATOMIC_SEQ_CST) == 0) return done;
     if (__atomic_exchange_n(&s->in_full, 0u, __ATOMIC_SEQ_CST) != 0) hsrv_request_tell_loop(req, 0);
     return done;
@@ -5378,6 +5943,8 @@ static size_t hsrv_request_copy_out(httpsrv_req *req, char *buf, size_t size) {
 static void hsrv_request_release_stream(httpsrv_req *req) {
     hsrv_memory *memory = &req->srv->memory;
     hsrv_stream *s = &req->stream;
+    hsrv_loop_leave_channel(req->loop, req);
+    if (s->wanted) hsrv_loop_free_channel(req->loop, s->wanted);
     hsrv_output_drop_list(memory, s->reading);
     hsrv_output_drop_list(memory, s->in);
     hsrv_output_drop_list(memory, s->out);
@@ -5490,10 +6057,20 @@ static void hsrv_request_drop_trailers(httpsrv_req *req) {
     req->trailers.num_fields = 0;
 }
 
+static void hsrv_request_drop_form(httpsrv_req *req) {
+    for (hsrv_spool *spool = req->spools; spool; spool = spool->next) {
+        hsrv_sys_close(spool->fd);
+    }
+    req->spools = NULL;
+    req->form_read = false;
+    memset(&req->form, 0, sizeof req->form);
+}
+
 // Frees what a request holds and makes it fit for the next head. [loop]
 static void hsrv_request_release(hsrv_loop *loop, httpsrv_req *req) {
     if (req->shared) hsrv_request_release_shared(req);
     if (req->stream.used) hsrv_request_release_stream(req);
+    if (req->form_read) hsrv_request_drop_form(req);
     if (req->answer.release) req->answer.release(req->answer.release_arg);
     if (req->arena.blocks) hsrv_memory_arena_free(&req->arena);
     if (req->body_buffer.ptr) hsrv_memory_buffer_free(req->arena.memory, &req->body_buffer);
@@ -5879,6 +6456,21 @@ static void hsrv_conn_review_period(const hsrv_loop *loop, hsrv_conn *c, hsrv_ri
 
 // ---- output ----
 
+#define HSRV_MIN_SEGMENT 4096u // bytes that a segment of gathered output has room for
+
+// A segment at the end of the chain with room for `size` bytes, which are not counted in yet: the last one, or another. NULL
+// when out of memory.
+static hsrv_segment *hsrv_conn_tail(hsrv_loop *loop, hsrv_conn *c, size_t size) {
+    hsrv_segment *last = c->out.last;
+    const char *end = last && !last->release ? (const char *)last + last->size : NULL;
+    if (end && size <= (size_t)(end - (last->ptr + last->len))) return last;
+    hsrv_segment *segment = hsrv_output_new(&loop->srv->memory, size < HSRV_MIN_SEGMENT ? HSRV_MIN_SEGMENT : size);
+    if (!segment) return NULL;
+    segment->len = 0;
+    hsrv_output_append(&c->out, segment);
+    return segment;
+}
+
 // What the kernel did not take, all but the first `sent` bytes of the pieces, goes to the connection's own chain.
 static void hsrv_conn_keep_pieces(hsrv_loop *loop, hsrv_conn *c, const struct iovec *pieces, int count, size_t sent) {
     size_t rest = 0;
@@ -5887,19 +6479,19 @@ static void hsrv_conn_keep_pieces(hsrv_loop *loop, hsrv_conn *c, const struct io
     }
     rest -= sent;
     if (rest == 0) return;
-    hsrv_segment *segment = hsrv_output_new(&loop->srv->memory, rest);
+    hsrv_segment *segment = hsrv_conn_tail(loop, c, rest);
     if (!segment) { // the answer is torn, and there is no way to say so but to end it
         hsrv_loop_note(loop, HTTPSRV_LOG_NO_MEMORY, c, 0);
         c->flags |= HSRV_CONN_LOST;
         return;
     }
-    char *out = (char *)(segment + 1);
+    char *out = (char *)(uintptr_t)(segment->ptr + segment->len);
+    segment->len += rest;
     for (int i = 0; i < count; i++) {
         const size_t skip = sent < pieces[i].iov_len ? sent : pieces[i].iov_len;
         out = hsrv_text_append(out, hsrv_text_view((const char *)pieces[i].iov_base + skip, pieces[i].iov_len - skip));
         sent -= skip;
     }
-    hsrv_output_append(&c->out, segment);
 }
 
 static void hsrv_conn_keep_output(hsrv_loop *loop, hsrv_conn *c, size_t sent) {
@@ -6154,6 +6746,9 @@ static bool hsrv_conn_is_drained(const hsrv_conn *c) {
 // The body first: an echo is held back by its output.
 static hsrv_event hsrv_conn_parse_stream(hsrv_loop *loop, hsrv_conn *c) {
     hsrv_event event = HSRV_EVENT_NONE;
+    const bool left =
+        c->req->stream.events && (c->flags & HSRV_CONN_FIN); // who reads events does not stay without sending
+    if (left) return HSRV_EVENT_LOST;
     if (hsrv_conn_wants_body(c)) event = hsrv_conn_parse_piece(loop, c);
     if (event != HSRV_EVENT_NONE && event != HSRV_EVENT_SERVE) return event;
     if (loop->output_len > 0 && c->req->stream.on_drain)
@@ -6473,6 +7068,9 @@ static void hsrv_emit_count(hsrv_loop *loop, hsrv_conn *c, int status) {
     c->served++;
     hsrv_platform_count(&loop->counters.answers[0], 1);
     hsrv_platform_count(&loop->counters.answers[status / 100], 1);
+}
+
+static void hsrv_emit_count_end(hsrv_loop *loop) {
     if (loop->phase != HSRV_LOOP_RUN) hsrv_platform_count(&loop->counters.finished, 1);
 }
 
@@ -6494,6 +7092,7 @@ static httpsrv_result hsrv_emit_answer(hsrv_loop *loop, hsrv_conn *c, hsrv_answe
     }
     hsrv_emit_release(answer);
     hsrv_emit_count(loop, c, answer->status);
+    if (answer->framing == HSRV_FRAMING_WHOLE) hsrv_emit_count_end(loop);
     if (how->close) c->flags |= HSRV_CONN_ENDING;
     return HTTPSRV_OK;
 }
@@ -6593,7 +7192,7 @@ static httpsrv_result hsrv_emit_piece(hsrv_loop *loop, hsrv_conn *c, httpsrv_str
 
 // Queues a segment, which is given away.
 static void hsrv_emit_segment(hsrv_loop *loop, hsrv_conn *c, hsrv_segment *segment) {
-    if (segment->len <= HSRV_SMALL_SEGMENT && segment->len <= HTTPSRV_WRITE_BUFFER && !c->out.first) {
+    if (segment->len <= HSRV_SMALL_SEGMENT && segment->len <= HTTPSRV_WRITE_BUFFER) {
         char *out = hsrv_conn_reserve(loop, c, segment->len);
         out = hsrv_text_append(out, hsrv_text_view(segment->ptr, segment->len));
         loop->output_len = (size_t)(out - loop->output);
@@ -6604,12 +7203,12 @@ static void hsrv_emit_segment(hsrv_loop *loop, hsrv_conn *c, hsrv_segment *segme
     hsrv_output_append(&c->out, segment);
 }
 
-// A piece of the body that a worker has passed on, which has counted its bytes, but not the frame around them.
+// A piece of the body that a worker has passed on, which has counted its bytes and cost, but not the frame around them.
 static void hsrv_emit_passed(hsrv_loop *loop, hsrv_conn *c, hsrv_segment *segment) {
     hsrv_stream *s = &c->req->stream;
-    const size_t len = segment->len;
+    const size_t counted = segment->len + HSRV_PIECE_COST;
     if (c->req->answer.framing == HSRV_FRAMING_CHUNKED) hsrv_output_frame(segment);
-    __atomic_fetch_add(&s->out_queued, segment->len - len, __ATOMIC_SEQ_CST);
+    hsrv_request_sent(c->req, counted - segment->len); // the cost is more than a frame
     s->written = true;
     hsrv_emit_segment(loop, c, segment);
 }
@@ -6638,6 +7237,7 @@ static httpsrv_result hsrv_emit_end(hsrv_loop *loop, hsrv_conn *c) {
         hsrv_emit_segment(loop, c, segment);
     }
     s->end_out = true;
+    hsrv_emit_count_end(loop);
     return HTTPSRV_OK;
 }
 
@@ -7083,7 +7683,7 @@ static void hsrv_response_break_off(httpsrv_req *req) {
 static httpsrv_result hsrv_response_pass_piece(httpsrv_req *req, httpsrv_str bytes) {
     hsrv_segment *segment = hsrv_output_new_piece(&req->srv->memory, bytes);
     if (!segment) return HTTPSRV_NOMEM;
-    __atomic_fetch_add(&req->stream.out_queued, bytes.len, __ATOMIC_SEQ_CST);
+    __atomic_fetch_add(&req->stream.out_queued, bytes.len + HSRV_PIECE_COST, __ATOMIC_SEQ_CST);
     hsrv_request_push(&req->stream.out, segment);
     hsrv_request_tell_loop(req, 0);
     return HTTPSRV_OK;
@@ -7285,8 +7885,537 @@ static httpsrv_result hsrv_response_redirect(httpsrv_req *req, int status, const
 }
 
 // ===========================================================================================
+// >>content   Cookies, forms.    owns: nothing    thread: holder    uses: >>frames >>response
+// ===========================================================================================
+
+// ---- cookies: RFC 6265 ----
+
+// In one Cookie field. Absent without it.
+static httpsrv_str hsrv_content_find_cookie(httpsrv_str field, httpsrv_str name) {
+    while (field.len > 0) {
+        const char *semicolon = (const char *)memchr(field.ptr, ';', field.len);
+        const size_t len = semicolon ? (size_t)(semicolon - field.ptr) : field.len;
+        const httpsrv_str pair = hsrv_text_trim(hsrv_text_view(field.ptr, len));
+        if (pair.len > name.len && pair.ptr[name.len] == '=' && memcmp(pair.ptr, name.ptr, name.len) == 0) {
+            return hsrv_text_view(pair.ptr + name.len + 1, pair.len - name.len - 1);
+        }
+        hsrv_frames_skip(&field, semicolon ? len + 1 : len);
+    }
+    return hsrv_text_absent();
+}
+
+static httpsrv_str hsrv_content_cookie(const httpsrv_req *req, httpsrv_str name) {
+    if (name.len == 0) return hsrv_text_absent();
+    for (int i = 0; i < req->head.num_fields; i++) {
+        if (!hsrv_text_equal_nocase(req->head.fields[i].name, hsrv_text_of("cookie"))) continue;
+        httpsrv_str value = hsrv_content_find_cookie(req->head.fields[i].value, name);
+        if (!value.ptr) continue;
+        const bool quoted = value.len >= 2 && value.ptr[0] == '"' && value.ptr[value.len - 1] == '"';
+        return quoted ? hsrv_text_view(value.ptr + 1, value.len - 2) : value;
+    }
+    return hsrv_text_absent();
+}
+
+// cookie-value of RFC 6265 section 4.1.1.
+static bool hsrv_content_cookie_value_valid(httpsrv_str s) {
+    if (s.len > 0 && !s.ptr) return false;
+    if (s.len >= 2 && s.ptr[0] == '"' && s.ptr[s.len - 1] == '"') s = hsrv_text_view(s.ptr + 1, s.len - 2);
+    for (size_t i = 0; i < s.len; i++) {
+        const char c = s.ptr[i];
+        if (c <= ' ' || c > '~' || c == '"' || c == ',' || c == ';' || c == '\\') return false;
+    }
+    return true;
+}
+
+static bool hsrv_content_cookie_path_valid(httpsrv_str s) {
+    if (!s.ptr) return true;
+    for (size_t i = 0; i < s.len; i++) {
+        if (s.ptr[i] < ' ' || s.ptr[i] > '~' || s.ptr[i] == ';') return false;
+    }
+    return s.len > 0 && s.ptr[0] == '/';
+}
+
+static bool hsrv_content_cookie_domain_valid(httpsrv_str s) {
+    if (!s.ptr) return true;
+    for (size_t i = 0; i < s.len; i++) {
+        const char c = hsrv_text_lower(s.ptr[i]);
+        if (!(c >= 'a' && c <= 'z') && !(c >= '0' && c <= '9') && c != '-' && c != '.') return false;
+    }
+    return s.len > 0;
+}
+
+// Browsers compare the prefixes without regard to case: RFC 6265bis section 4.1.3.
+static bool hsrv_content_has_prefix(httpsrv_str name, const char *prefix) {
+    const size_t len = strlen(prefix);
+    return name.len >= len && hsrv_text_equal_nocase(hsrv_text_view(name.ptr, len), hsrv_text_view(prefix, len));
+}
+
+static bool hsrv_content_cookie_valid(const httpsrv_cookie_config *cookie) {
+    const httpsrv_str name = hsrv_text_of(cookie->name), path = hsrv_text_of(cookie->path);
+    const httpsrv_str site = hsrv_text_of(cookie->same_site);
+    if (!hsrv_text_all(name, HSRV_TOKEN) || !hsrv_content_cookie_value_valid(cookie->value)) return false;
+    if (!hsrv_content_cookie_path_valid(path)) return false;
+    if (!hsrv_content_cookie_domain_valid(hsrv_text_of(cookie->domain))) return false;
+    const bool none = hsrv_text_equal(site, hsrv_text_of("None"));
+    const bool known =
+        none || hsrv_text_equal(site, hsrv_text_of("Lax")) || hsrv_text_equal(site, hsrv_text_of("Strict"));
+    if (site.ptr && (!known || (none && !cookie->secure))) return false;
+    if (hsrv_content_has_prefix(name, "__Secure-") && !cookie->secure) return false;
+    if (!hsrv_content_has_prefix(name, "__Host-")) return true;
+    return cookie->secure && !cookie->domain && hsrv_text_equal(path, hsrv_text_of("/"));
+}
+
+static char *hsrv_content_attribute(char *out, const char *name, const char *value) {
+    if (!value) return out;
+    out = hsrv_text_append(out, hsrv_text_of(name));
+    return hsrv_text_append(out, hsrv_text_of(value));
+}
+
+static char *hsrv_content_format_cookie(char *out, const httpsrv_cookie_config *cookie) {
+    out = hsrv_text_append(out, hsrv_text_of(cookie->name));
+    *out++ = '=';
+    out = hsrv_text_append(out, cookie->value);
+    out = hsrv_content_attribute(out, "; Path=", cookie->path);
+    out = hsrv_content_attribute(out, "; Domain=", cookie->domain);
+    if (cookie->max_age > 0) {
+        out = HSRV_APPEND(out, "; Max-Age=");
+        out = hsrv_text_format_number(out, (uint64_t)cookie->max_age);
+    } else if (cookie->max_age < 0) {
+        out = HSRV_APPEND(out, "; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT");
+    }
+    if (cookie->secure) out = HSRV_APPEND(out, "; Secure");
+    if (cookie->http_only) out = HSRV_APPEND(out, "; HttpOnly");
+    return hsrv_content_attribute(out, "; SameSite=", cookie->same_site);
+}
+
+static httpsrv_result hsrv_content_set_cookie(httpsrv_req *req, const httpsrv_cookie_config *cookie) {
+    if (!hsrv_content_cookie_valid(cookie)) return HTTPSRV_ARG;
+    const size_t texts = strlen(cookie->name) + (cookie->path ? strlen(cookie->path) : 0) +
+                         (cookie->domain ? strlen(cookie->domain) : 0);
+    if (cookie->value.len > HTTPSRV_WRITE_BUFFER || texts > HTTPSRV_WRITE_BUFFER) return HTTPSRV_ARG;
+    char *text = (char *)hsrv_memory_arena_take(&req->arena, texts + cookie->value.len + 160);
+    if (!text) return HTTPSRV_NOMEM;
+    const char *end = hsrv_content_format_cookie(text, cookie);
+    return hsrv_response_add(req, hsrv_text_of("Set-Cookie"), hsrv_text_view(text, (size_t)(end - text)));
+}
+
+// ---- forms ----
+
+// A form being read. What it finds goes to the request's arena.
+typedef struct hsrv_form {
+    httpsrv_req *req;
+    httpsrv_form_config config; // complete
+    httpsrv_part *parts;
+    int num_parts, cap;
+    int64_t left;        // of config.memory
+    hsrv_buffer content; // of the part at hand
+} hsrv_form;
+
+// Takes from what may be kept in memory.
+static bool hsrv_content_spend(hsrv_form *form, size_t n) {
+    if ((uint64_t)n > (uint64_t)form->left) return false;
+    form->left -= (int64_t)n;
+    return true;
+}
+
+// Room for one more part; NULL when out of memory.
+static httpsrv_part *hsrv_content_new_part(hsrv_form *form) {
+    if (form->num_parts == form->cap) {
+        const int cap = form->cap ? form->cap * 2 : 8;
+        httpsrv_part *parts =
+            (httpsrv_part *)hsrv_memory_arena_take(&form->req->arena, (size_t)cap * sizeof(httpsrv_part));
+        if (!parts || form->cap > INT_MAX / 4) return NULL;
+        if (form->num_parts > 0) memcpy(parts, form->parts, (size_t)form->num_parts * sizeof *parts);
+        form->parts = parts;
+        form->cap = cap;
+    }
+    httpsrv_part *part = &form->parts[form->num_parts];
+    memset(part, 0, sizeof *part);
+    part->fd = -1;
+    return part;
+}
+
+// A copy of a text that is there.
+static httpsrv_result hsrv_content_keep(hsrv_form *form, httpsrv_str text, httpsrv_str *copy) {
+    if (!text.ptr) return HTTPSRV_OK;
+    if (!hsrv_content_spend(form, text.len)) return HTTPSRV_TOOBIG;
+    *copy = hsrv_memory_arena_copy(&form->req->arena, text);
+    return copy->ptr ? HTTPSRV_OK : HTTPSRV_NOMEM;
+}
+
+// A file for a part, to be closed with the request.
+static httpsrv_result hsrv_content_open_spool(hsrv_form *form, httpsrv_part *part) {
+    hsrv_spool *spool = (hsrv_spool *)hsrv_memory_arena_take(&form->req->arena, sizeof *spool);
+    if (!spool) return HTTPSRV_NOMEM;
+    part->fd = hsrv_sys_open_spool(form->config.spool);
+    if (part->fd < 0) return HTTPSRV_SYS;
+    spool->fd = part->fd;
+    spool->next = form->req->spools;
+    form->req->spools = spool;
+    return HTTPSRV_OK;
+}
+
+static httpsrv_result hsrv_content_begin_part(hsrv_form *form, const httpsrv_part *found) {
+    httpsrv_part *part = hsrv_content_new_part(form);
+    if (!part) return HTTPSRV_NOMEM;
+    httpsrv_result result = hsrv_content_keep(form, found->name, &part->name);
+    if (result == HTTPSRV_OK) result = hsrv_content_keep(form, found->filename, &part->filename);
+    if (result == HTTPSRV_OK) result = hsrv_content_keep(form, found->type, &part->type);
+    if (result != HTTPSRV_OK) return result;
+    form->content.len = 0;
+    return form->config.spool && part->filename.ptr ? hsrv_content_open_spool(form, part) : HTTPSRV_OK;
+}
+
+static httpsrv_result hsrv_content_spool(int fd, httpsrv_str data) {
+    while (data.len > 0) {
+        const ssize_t n = hsrv_sys_write(fd, data.ptr, data.len);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return HTTPSRV_SYS;
+        hsrv_frames_skip(&data, (size_t)n);
+    }
+    return HTTPSRV_OK;
+}
+
+static httpsrv_result hsrv_content_part_data(hsrv_form *form, httpsrv_str data) {
+    httpsrv_part *part = &form->parts[form->num_parts];
+    part->size += (int64_t)data.len;
+    if (part->fd >= 0) return hsrv_content_spool(part->fd, data);
+    if (!hsrv_content_spend(form, data.len)) return HTTPSRV_TOOBIG;
+    const bool kept = hsrv_memory_buffer_append(&form->req->srv->memory, &form->content, data.ptr, data.len);
+    return kept ? HTTPSRV_OK : HTTPSRV_NOMEM;
+}
+
+static httpsrv_result hsrv_content_end_part(hsrv_form *form) {
+    httpsrv_part *part = &form->parts[form->num_parts++];
+    if (part->fd >= 0) return hsrv_sys_rewind(part->fd) == 0 ? HTTPSRV_OK : HTTPSRV_SYS;
+    part->data = hsrv_memory_arena_copy(&form->req->arena, hsrv_text_view(form->content.ptr, form->content.len));
+    return part->data.ptr ? HTTPSRV_OK : HTTPSRV_NOMEM;
+}
+
+// Keeps the parts, for those who do not take them as they come.
+static httpsrv_result hsrv_content_on_part(const httpsrv_part *part, httpsrv_part_step step, httpsrv_str data,
+                                           void *user) {
+    hsrv_form *form = (hsrv_form *)user;
+    switch (step) {
+    case HTTPSRV_PART_BEGIN: return hsrv_content_begin_part(form, part);
+    case HTTPSRV_PART_DATA: return hsrv_content_part_data(form, data);
+    default: return hsrv_content_end_part(form);
+    }
+}
+
+// Hands a part on that is there as a whole.
+static httpsrv_result hsrv_content_pass_whole(const hsrv_form *form, httpsrv_part *part, httpsrv_str value) {
+    const httpsrv_form_config *config = &form->config;
+    httpsrv_result result = config->on_part(part, HTTPSRV_PART_BEGIN, hsrv_text_view("", 0), config->user);
+    part->size = (int64_t)value.len;
+    if (result == HTTPSRV_OK && value.len > 0) result = config->on_part(part, HTTPSRV_PART_DATA, value, config->user);
+    if (result == HTTPSRV_OK) result = config->on_part(part, HTTPSRV_PART_END, hsrv_text_view("", 0), config->user);
+    return result;
+}
+
+// A copy of a text with its escapes decoded.
+static httpsrv_result hsrv_content_decode(hsrv_form *form, httpsrv_str text, httpsrv_str *decoded) {
+    char *out = (char *)hsrv_memory_arena_take(&form->req->arena, text.len);
+    if (!out) return HTTPSRV_NOMEM;
+    const ptrdiff_t len = hsrv_frames_decode(out, text, true);
+    if (len < 0) return HTTPSRV_SYNTAX;
+    *decoded = hsrv_text_view(out, (size_t)len);
+    return HTTPSRV_OK;
+}
+
+static httpsrv_result hsrv_content_add_pair(hsrv_form *form, const httpsrv_field *pair, int number) {
+    httpsrv_part part;
+    httpsrv_str value;
+    memset(&part, 0, sizeof part);
+    part.fd = -1;
+    if (number == form->config.parts) return HTTPSRV_TOOBIG;
+    httpsrv_result result = hsrv_content_decode(form, pair->name, &part.name);
+    if (result == HTTPSRV_OK) result = hsrv_content_decode(form, pair->value, &value);
+    if (result != HTTPSRV_OK) return result;
+    if ((int64_t)value.len > form->config.size) return HTTPSRV_TOOBIG;
+    return hsrv_content_pass_whole(form, &part, value);
+}
+
+static httpsrv_result hsrv_content_read_pairs(hsrv_form *form, httpsrv_str text) {
+    httpsrv_field pair;
+    httpsrv_result result = HTTPSRV_OK;
+    for (int i = 0; result == HTTPSRV_OK && hsrv_frames_next_pair(&text, &pair); i++) {
+        result = hsrv_content_add_pair(form, &pair, i);
+    }
+    return result;
+}
+
+#define HSRV_FORM_PIECE 8192 // bytes read from the body at a time
+
+// The body of a route with stream, a piece at a time; GONE as an error, 0 at the end.
+static httpsrv_result hsrv_content_stream_parts(hsrv_form *form, httpsrv_multipart *m) {
+    char piece[HSRV_FORM_PIECE];
+    ptrdiff_t n;
+    while ((n = hsrv_response_read(form->req, piece, sizeof piece)) > 0) {
+        const httpsrv_result result = hsrv_frames_multipart_feed(m, hsrv_text_view(piece, (size_t)n));
+        if (result != HTTPSRV_OK) return result;
+    }
+    return n < 0 ? (httpsrv_result)n : hsrv_frames_multipart_end(m);
+}
+
+static httpsrv_result hsrv_content_stream_pairs(hsrv_form *form) {
+    char piece[HSRV_FORM_PIECE];
+    hsrv_buffer text;
+    ptrdiff_t n;
+    hsrv_memory *memory = &form->req->srv->memory;
+    httpsrv_result result = HTTPSRV_OK;
+    memset(&text, 0, sizeof text);
+    while (result == HTTPSRV_OK && (n = hsrv_response_read(form->req, piece, sizeof piece)) != 0) {
+        if (n < 0)
+            result = (httpsrv_result)n;
+        else if ((uint64_t)n > (uint64_t)form->config.memory * 3 - text.len) // an escape takes three
+            result = HTTPSRV_TOOBIG;
+        else if (!hsrv_memory_buffer_append(memory, &text, piece, (size_t)n))
+            result = HTTPSRV_NOMEM;
+    }
+    if (result == HTTPSRV_OK) result = hsrv_content_read_pairs(form, hsrv_text_view(text.ptr, text.len));
+    hsrv_memory_buffer_free(memory, &text);
+    return result;
+}
+
+static httpsrv_result hsrv_content_read_multipart(hsrv_form *form) {
+    httpsrv_req *req = form->req;
+    httpsrv_multipart *m = (httpsrv_multipart *)hsrv_memory_arena_take(&req->arena, sizeof *m);
+    if (!m) return HTTPSRV_NOMEM;
+    httpsrv_result result = hsrv_frames_multipart_init(m, req->head.content_type, &form->config);
+    if (result != HTTPSRV_OK) return result;
+    if (req->route->stream) return hsrv_content_stream_parts(form, m);
+    result = hsrv_frames_multipart_feed(m, req->body);
+    return result == HTTPSRV_OK ? hsrv_frames_multipart_end(m) : result;
+}
+
+static httpsrv_result hsrv_content_read_body(hsrv_form *form) {
+    httpsrv_req *req = form->req;
+    httpsrv_str rest = req->head.content_type;
+    if (!rest.ptr) return HTTPSRV_UNSUPPORTED;
+    const httpsrv_str type = hsrv_frames_take_value(&rest);
+    if (!hsrv_text_equal_nocase(type, hsrv_text_of("application/x-www-form-urlencoded"))) {
+        return hsrv_content_read_multipart(form);
+    }
+    return req->route->stream ? hsrv_content_stream_pairs(form) : hsrv_content_read_pairs(form, req->body);
+}
+
+static void hsrv_content_complete(httpsrv_form_config *config) {
+    if (config->parts == 0) config->parts = 64;
+    if (config->size <= 0) config->size = INT64_MAX;
+    if (config->memory == 0) config->memory = 65536;
+    if (config->memory < 0 || config->memory > INT64_MAX / 4) config->memory = INT64_MAX / 4;
+}
+
+static httpsrv_result hsrv_content_read_form(httpsrv_req *req, const httpsrv_form_config *config) {
+    hsrv_form form;
+    if (req->form_read || req->on_body || (req->route->stream && req->inline_conn)) return HTTPSRV_STATE;
+    memset(&form, 0, sizeof form);
+    form.req = req;
+    if (config) form.config = *config;
+    hsrv_content_complete(&form.config);
+    form.left = form.config.memory;
+    if (!form.config.on_part) {
+        form.config.on_part = hsrv_content_on_part;
+        form.config.user = &form;
+    }
+    req->form_read = true;
+    const httpsrv_result result = hsrv_content_read_body(&form);
+    hsrv_memory_buffer_free(&req->srv->memory, &form.content);
+    if (result != HTTPSRV_OK) return result;
+    req->form.parts = form.parts;
+    req->form.num_parts = form.num_parts;
+    return HTTPSRV_OK;
+}
+
+static httpsrv_str hsrv_content_form_field(httpsrv_req *req, httpsrv_str name) {
+    if (!req->form_read && hsrv_content_read_form(req, NULL) != HTTPSRV_OK) return hsrv_text_absent();
+    for (int i = 0; i < req->form.num_parts; i++) {
+        if (hsrv_text_equal(req->form.parts[i].name, name)) return req->form.parts[i].data;
+    }
+    return hsrv_text_absent();
+}
+
+// ===========================================================================================
+// >>session   Server-sent events.    owns: nothing    thread: loop; send, publish: any    uses: >>frames >>response
+// ===========================================================================================
+
+// ---- news on their way: [any] ----
+
+static void hsrv_session_unuse(hsrv_news *news) {
+    if (__atomic_sub_fetch(&news->uses, 1u, __ATOMIC_ACQ_REL) == 0) hsrv_memory_give(news->memory, news, news->size);
+}
+
+static void hsrv_session_release_news(void *arg) {
+    hsrv_session_unuse((hsrv_news *)arg);
+}
+
+// A block with room for an event, if there is one, and for a copy for each of so many loops. NULL when out of memory.
+static hsrv_news *hsrv_session_new_news(hsrv_memory *memory, const httpsrv_event *event, httpsrv_str channel,
+                                        int copies) {
+    const size_t room = event ? hsrv_frames_event_size(event) : 0;
+    const size_t fixed = sizeof(hsrv_news) + (size_t)copies * sizeof(hsrv_copy) + HSRV_CHUNK_HEAD + HSRV_CHUNK_TAIL;
+    if ((event && room == 0) || channel.len > (size_t)PTRDIFF_MAX / 4) return NULL;
+    const size_t size = fixed + room + channel.len;
+    hsrv_news *news = (hsrv_news *)hsrv_memory_take(memory, size);
+    if (!news) return NULL;
+    memset(news, 0, sizeof *news);
+    news->memory = memory;
+    news->size = size;
+    news->uses = (uint32_t)copies;
+    char *name = (char *)((hsrv_copy *)(void *)(news + 1) + copies), *text = name + channel.len + HSRV_CHUNK_HEAD;
+    hsrv_text_append(name, channel);
+    news->channel = hsrv_text_view(name, channel.len);
+    if (!event) return news;
+    char *end = hsrv_frames_format_event(text, event);
+    news->text = hsrv_text_view(text, (size_t)(end - text));
+    memcpy(end, "\r\n", HSRV_CHUNK_TAIL);
+    const char *head = hsrv_output_chunk_head(text, news->text.len);
+    news->chunk = hsrv_text_view(head, (size_t)(end + HSRV_CHUNK_TAIL - head));
+    return news;
+}
+
+static void hsrv_session_post(hsrv_news *news, hsrv_loop *loop, int number) {
+    hsrv_copy *copy = (hsrv_copy *)(void *)(news + 1) + number;
+    copy->message.kind = HSRV_MESSAGE_NEWS;
+    copy->news = news;
+    hsrv_loop_post(loop, &copy->message);
+}
+
+// To one reader: an event, or the end (NULL).
+static httpsrv_result hsrv_session_send(httpsrv *srv, httpsrv_token token, const httpsrv_event *event) {
+    if (event && !hsrv_frames_event_valid(event)) return HTTPSRV_ARG;
+    hsrv_place *place = hsrv_request_find_place(srv, token);
+    const uint32_t cell = place ? __atomic_load_n(&place->cell, __ATOMIC_RELAXED) : 0, state = cell & 3u;
+    if (!place || cell >> 2 != (uint32_t)(token.id >> 32)) return HTTPSRV_GONE;
+    if (state == HSRV_PLACE_OPEN) return HTTPSRV_STATE;
+    if (state != HSRV_PLACE_CLAIMED) return HTTPSRV_GONE;
+    hsrv_news *news = hsrv_session_new_news(&srv->memory, event, hsrv_text_view("", 0), 1);
+    if (!news) return HTTPSRV_NOMEM;
+    news->token = token;
+    news->ends = !event;
+    if (news->ends && !hsrv_request_swap(place, cell >> 2, HSRV_PLACE_CLAIMED, HSRV_PLACE_DOOMED)) {
+        hsrv_session_unuse(news);
+        return HTTPSRV_GONE; // somebody else has ended it
+    }
+    hsrv_session_post(news, srv->wake[(uint32_t)token.id >> HSRV_LOOP_SHIFT], 0);
+    return HTTPSRV_OK;
+}
+
+static httpsrv_result hsrv_session_publish(httpsrv *srv, httpsrv_str channel, const httpsrv_event *event) {
+    if (!hsrv_frames_event_valid(event)) return HTTPSRV_ARG;
+    hsrv_loop *const *loops = __atomic_load_n(&srv->wake, __ATOMIC_ACQUIRE);
+    if (!loops) return HTTPSRV_STATE;
+    hsrv_news *news = hsrv_session_new_news(&srv->memory, event, channel, srv->config.reactors);
+    if (!news) return HTTPSRV_NOMEM;
+    for (int i = 0; i < srv->config.reactors; i++) {
+        hsrv_session_post(news, loops[i], i);
+    }
+    return HTTPSRV_OK;
+}
+
+// ---- a stream of events begins: [holder] ----
+
+static bool hsrv_session_want_channel(httpsrv_req *req, httpsrv_str name) {
+    if (name.len > (size_t)PTRDIFF_MAX / 4) return false;
+    hsrv_channel *channel = (hsrv_channel *)hsrv_memory_take(&req->srv->memory, sizeof *channel + name.len);
+    if (!channel) return false;
+    memset(channel, 0, sizeof *channel);
+    channel->name_len = name.len;
+    hsrv_text_append((char *)(channel + 1), name);
+    req->stream.used = true;
+    req->stream.wanted = channel;
+    return true;
+}
+
+static void hsrv_session_unwant(httpsrv_req *req) {
+    if (req->stream.wanted) hsrv_loop_free_channel(req->loop, req->stream.wanted);
+    req->stream.wanted = NULL;
+    req->stream.sends_events = false;
+}
+
+// The loop has been told of the stream, or began it itself: from here on it gets events. [loop]
+static void hsrv_session_open(hsrv_loop *loop, httpsrv_req *req) {
+    hsrv_stream *s = &req->stream;
+    if (!s->sends_events || s->events || s->silent) return;
+    s->events = true;
+    if (s->wanted) hsrv_loop_join_channel(loop, req, s->wanted);
+    s->wanted = NULL;
+}
+
+static httpsrv_token hsrv_session_begin(httpsrv_req *req, httpsrv_str channel) {
+    httpsrv_token token;
+    token.id = 0;
+    if (req->answered != HSRV_ANSWER_NONE) return token;
+    const hsrv_answer before = req->answer;
+    httpsrv_result result = hsrv_response_set(req, hsrv_text_of("Cache-Control"), hsrv_text_of("no-store"));
+    if (result == HTTPSRV_OK && channel.ptr && !hsrv_session_want_channel(req, channel)) result = HTTPSRV_NOMEM;
+    req->stream.sends_events = true;
+    if (result == HTTPSRV_OK) result = hsrv_response_begin(req, 200, "text/event-stream", -1);
+    if (result != HTTPSRV_OK) {
+        hsrv_session_unwant(req);
+        if (req->answered != HSRV_ANSWER_NONE) return token;
+        req->answer = before;
+        *req->answer.headers_end = NULL;
+        return token;
+    }
+    if (req->inline_conn) hsrv_session_open(req->loop, req);
+    token = hsrv_response_defer(req);
+    if (req->stream.silent) hsrv_response_end(req);
+    return token;
+}
+
+// ---- events arrive: [loop] ----
+
+// Queues bytes that are borrowed from the news, unless they can be sent at once.
+static httpsrv_result hsrv_session_queue(hsrv_loop *loop, hsrv_conn *c, hsrv_news *news, httpsrv_str bytes) {
+    __atomic_fetch_add(&c->req->stream.out_queued, bytes.len, __ATOMIC_SEQ_CST);
+    if (bytes.len <= (c->out.first ? HSRV_SMALL_SEGMENT : HTTPSRV_WRITE_BUFFER) && bytes.len <= HTTPSRV_WRITE_BUFFER) {
+        char *out = hsrv_conn_reserve(loop, c, bytes.len);
+        out = hsrv_text_append(out, bytes);
+        loop->output_len = (size_t)(out - loop->output);
+        return HTTPSRV_OK;
+    }
+    hsrv_segment *segment = hsrv_output_new(&loop->srv->memory, 0);
+    if (!segment) return HTTPSRV_NOMEM;
+    __atomic_fetch_add(&news->uses, 1u, __ATOMIC_RELAXED);
+    segment->ptr = bytes.ptr;
+    segment->len = bytes.len;
+    segment->release = hsrv_session_release_news;
+    segment->release_arg = news;
+    hsrv_conn_keep_output(loop, c, 0);
+    hsrv_output_append(&c->out, segment);
+    return HTTPSRV_OK;
+}
+
+// Ends a client that cannot have its events. What it has not taken is lost, and it can tell.
+static void hsrv_session_drop(hsrv_loop *loop, hsrv_conn *c, httpsrv_log_item item) {
+    hsrv_loop_note(loop, item, c, 0);
+    hsrv_sys_reset_on_close(c->fd);
+    hsrv_conn_close(loop, c);
+}
+
+// Sends an event to a client that has taken enough of those before.
+static void hsrv_session_deliver(hsrv_loop *loop, hsrv_conn *c, hsrv_news *news) {
+    const hsrv_stream *s = &c->req->stream;
+    const bool chunked = c->req->answer.framing == HSRV_FRAMING_CHUNKED;
+    const size_t queued = __atomic_load_n(&s->out_queued, __ATOMIC_RELAXED);
+    if (queued >= (size_t)loop->srv->config.write_mark.high)
+        hsrv_session_drop(loop, c, HTTPSRV_LOG_EVENTS_UNREAD);
+    else if (hsrv_session_queue(loop, c, news, chunked ? news->chunk : news->text) != HTTPSRV_OK)
+        hsrv_session_drop(loop, c, HTTPSRV_LOG_NO_MEMORY);
+}
+
+// A comment, so that everybody on the way knows that the connection is alive. Finds out about clients that are gone.
+static void hsrv_session_show_life(hsrv_loop *loop, hsrv_conn *c) {
+    c->stamp = (uint32_t)loop->now;
+    if (hsrv_emit_piece(loop, c, hsrv_text_of(":\n\n")) != HTTPSRV_OK)
+        hsrv_session_drop(loop, c, HTTPSRV_LOG_NO_MEMORY);
+}
+
+// ===========================================================================================
 // >>dispatch  Which handler, where; the server's own answers.    owns: nothing    thread: loop; job entry worker
-//             uses: >>router >>response
+//             uses: >>router >>response >>session
 // ===========================================================================================
 
 // What follows an answer that is queued: the next request, the rest of this one's body, or the end.
@@ -7507,9 +8636,10 @@ static void hsrv_dispatch_job(void *arg) {
         req->handler(req, req->route->user);
         hsrv_request_hold(req, false);
     }
-    const bool complete = req->answered == HSRV_ANSWER_STAGED || req->answered == HSRV_ANSWER_ENDED;
-    const uint32_t answered = complete ? HSRV_CLAIM_FINISHED : 0u;
-    if (hsrv_request_add_claim(req, HSRV_CLAIM_RETURNED | answered)) hsrv_loop_post(req->loop, &req->message);
+    uint32_t claim = HSRV_CLAIM_RETURNED;
+    if (req->answered == HSRV_ANSWER_STAGED || req->answered == HSRV_ANSWER_ENDED) claim |= HSRV_CLAIM_FINISHED;
+    if (req->answered == HSRV_ANSWER_BEGUN) claim |= HSRV_CLAIM_MOVED; // the loop goes on with it
+    if (hsrv_request_add_claim(req, claim)) hsrv_loop_post(req->loop, &req->message);
 }
 
 // Runs call-backs on the loop, as the holder, with whoever waits for the answer.
@@ -7599,7 +8729,10 @@ static void hsrv_dispatch_fault(hsrv_loop *loop, hsrv_conn *c, int status, https
 // The head of an answer that a worker has begun.
 static bool hsrv_dispatch_begin(hsrv_loop *loop, hsrv_conn *c) {
     if (c->req->stream.head_out) return true;
-    if (hsrv_emit_begin(loop, c, &c->req->answer) == HTTPSRV_OK) return true;
+    if (hsrv_emit_begin(loop, c, &c->req->answer) == HTTPSRV_OK) {
+        hsrv_session_open(loop, c->req);
+        return true;
+    }
     hsrv_dispatch_break_off(loop, c, HTTPSRV_LOG_NO_MEMORY);
     return false;
 }
@@ -7640,6 +8773,18 @@ static void hsrv_dispatch_look(hsrv_loop *loop, hsrv_conn *c) {
     if (hsrv_emit_end(loop, c) != HTTPSRV_OK) hsrv_dispatch_break_off(loop, c, HTTPSRV_LOG_NO_MEMORY);
 }
 
+// Ends a stream of events, for which a handler on a worker has to be awaited.
+static void hsrv_dispatch_end_events(hsrv_loop *loop, hsrv_conn *c) {
+    httpsrv_req *req = c->req;
+    hsrv_stream *s = &req->stream;
+    s->events_end = true;
+    if (!s->here || s->end_out || req->answered != HSRV_ANSWER_BEGUN) return;
+    if (hsrv_emit_end(loop, c) == HTTPSRV_OK)
+        req->answered = HSRV_ANSWER_ENDED;
+    else
+        hsrv_dispatch_break_off(loop, c, HTTPSRV_LOG_NO_MEMORY);
+}
+
 // Whether a request that has no answer, or half of one, has call-backs that can go on with it.
 static bool hsrv_dispatch_can_go_on(const httpsrv_req *req) {
     const hsrv_stream *s = &req->stream;
@@ -7647,13 +8792,6 @@ static bool hsrv_dispatch_can_go_on(const httpsrv_req *req) {
     if (begun && s->on_drain) return true;
     const bool unasked = begun && req->owes_continue;
     return req->on_body && !s->body_over && !s->paused && !unasked;
-}
-
-// A client that waits to be asked for its body is, once a call-back is there to take it.
-static void hsrv_dispatch_invite(hsrv_loop *loop, hsrv_conn *c) {
-    if (c->state != HSRV_CONN_STREAM) return;
-    const httpsrv_req *req = c->req;
-    if (req->owes_continue && req->on_body && !req->stream.paused && !req->stream.head_out) hsrv_emit_continue(loop, c);
 }
 
 // Call-backs on the loop have returned: the request is answered, or goes on, or nobody is there who could.
@@ -7676,6 +8814,23 @@ static void hsrv_dispatch_conclude(hsrv_loop *loop, hsrv_conn *c) {
     }
 }
 
+// The server stops: streams of events would go on for ever.
+static void hsrv_dispatch_stop_events(hsrv_loop *loop, hsrv_conn *c) {
+    hsrv_request_tell_gone(c->req);
+    hsrv_dispatch_end_events(loop, c);
+    if (c->state != HSRV_CONN_CLOSED && c->req->stream.end_out) hsrv_dispatch_conclude(loop, c);
+}
+
+// What else is due: a client that waits to be asked for its body is, once a call-back is there to take it; and a stream of
+// events that begins in the drain ends.
+static void hsrv_dispatch_attend(hsrv_loop *loop, hsrv_conn *c) {
+    if (c->state != HSRV_CONN_STREAM) return;
+    const httpsrv_req *req = c->req;
+    const hsrv_stream *s = &req->stream;
+    if (req->owes_continue && req->on_body && !s->paused && !s->head_out) hsrv_emit_continue(loop, c);
+    if (s->events && !s->events_end && loop->phase == HSRV_LOOP_DRAIN) hsrv_dispatch_stop_events(loop, c);
+}
+
 // The request came back from a worker or was finished, which both brings it home for good, or there are handlers to run
 // or pieces to pass on.
 static void hsrv_dispatch_returned(hsrv_loop *loop, hsrv_conn *c) {
@@ -7690,9 +8845,10 @@ static void hsrv_dispatch_returned(hsrv_loop *loop, hsrv_conn *c) {
             hsrv_dispatch_answer(loop, c);
     } else if (req->stream.here) {
         hsrv_dispatch_posts(c);
-        hsrv_dispatch_conclude(loop, c);
+        if (req->stream.events_end) hsrv_dispatch_end_events(loop, c);
+        if (c->state != HSRV_CONN_CLOSED) hsrv_dispatch_conclude(loop, c);
     }
-    hsrv_dispatch_invite(loop, c);
+    hsrv_dispatch_attend(loop, c);
 }
 
 // The handler has returned without an answer, but somebody has a token. The request outlives the reactor's buffer; an
@@ -7725,7 +8881,7 @@ static void hsrv_dispatch_go_on(hsrv_loop *loop, hsrv_conn *c) {
         hsrv_dispatch_deferred(loop, c);
     else
         hsrv_dispatch_conclude(loop, c);
-    hsrv_dispatch_invite(loop, c);
+    hsrv_dispatch_attend(loop, c);
 }
 
 static void hsrv_dispatch_inline(hsrv_loop *loop, hsrv_conn *c) {
@@ -7743,6 +8899,18 @@ static void hsrv_dispatch_drained(hsrv_loop *loop, hsrv_conn *c) {
     s->written = false;
     hsrv_dispatch_call(c, s->on_drain, s->drain_user);
     hsrv_dispatch_go_on(loop, c);
+}
+
+// loop->news are for this reader of events.
+static void hsrv_dispatch_news(hsrv_loop *loop, hsrv_conn *c) {
+    const hsrv_stream *s = &c->req->stream;
+    if (s->end_out || s->events_end) return;
+    if (!loop->news->ends) {
+        hsrv_session_deliver(loop, c, loop->news);
+        return;
+    }
+    hsrv_dispatch_end_events(loop, c);
+    if (c->state != HSRV_CONN_CLOSED && s->end_out) hsrv_dispatch_conclude(loop, c);
 }
 
 // The next piece of a body, for a call-back here or for a worker.
@@ -8012,6 +9180,10 @@ static void hsrv_reactor_on_timeout(hsrv_loop *loop, hsrv_conn *c) {
         hsrv_dispatch_late(loop, c);
         return;
     }
+    if (ring == HSRV_RING_EVENTS) {
+        hsrv_session_show_life(loop, c);
+        return;
+    }
     const httpsrv_log_item item = hsrv_reactor_timeout_item(loop, c, ring);
     const bool begun = c->state == HSRV_CONN_HEAD || c->state == HSRV_CONN_BODY || c->state == HSRV_CONN_STREAM;
     if (begun && !c->out.first) {
@@ -8055,6 +9227,8 @@ static void hsrv_reactor_act(hsrv_loop *loop, hsrv_conn *c, hsrv_event event) {
     case HSRV_EVENT_BODY: hsrv_reactor_on_body(loop, c); break;
     case HSRV_EVENT_PIECE: hsrv_dispatch_piece(loop, c); break;
     case HSRV_EVENT_DRAINED: hsrv_dispatch_drained(loop, c); break;
+    case HSRV_EVENT_NEWS: hsrv_dispatch_news(loop, c); break;
+    case HSRV_EVENT_STOP: hsrv_dispatch_stop_events(loop, c); break;
     case HSRV_EVENT_BAD:
         hsrv_reactor_on_fault(loop, c, c->req->parser.status, (httpsrv_log_item)c->req->parser.item);
         break;
@@ -8357,11 +9531,8 @@ static void hsrv_reactor_on_returned(hsrv_loop *loop, httpsrv_req *req) {
         hsrv_request_abandon(req);
         home = !req->away;
     }
-    if (!home) return; // the end of its connection takes care of it
-    if (c)
-        c->req = NULL; // closed in this very turn
-    else
-        loop->num_orphans--;
+    if (!home || c) return; // the end of its connection takes care of it
+    loop->num_orphans--;
     hsrv_request_release(loop, req);
 }
 
@@ -8377,6 +9548,34 @@ static void hsrv_reactor_on_post(hsrv_loop *loop, hsrv_post *post) {
     *req->posts_end = post;
     req->posts_end = &post->next;
     if (hsrv_request_add_claim(req, HSRV_CLAIM_WANTED)) hsrv_reactor_on_returned(loop, req);
+}
+
+// The connection that reads events for a request, if it is still there.
+static void hsrv_reactor_serve_news(hsrv_loop *loop, httpsrv_req *req) {
+    hsrv_conn *c = req->conn;
+    if (c && req->stream.events && c->state == HSRV_CONN_STREAM) hsrv_reactor_serve(loop, c, HSRV_EVENT_NEWS);
+}
+
+// Serving one reader takes at most that one off the list: its neighbour stays.
+static void hsrv_reactor_serve_channel(hsrv_loop *loop, const hsrv_news *news) {
+    const hsrv_channel *channel = *hsrv_loop_find_channel(loop, news->channel);
+    httpsrv_req *req = channel ? channel->readers : NULL;
+    while (req) {
+        httpsrv_req *next = req->stream.next_reader;
+        hsrv_reactor_serve_news(loop, req);
+        req = next;
+    }
+}
+
+static void hsrv_reactor_on_news(hsrv_loop *loop, hsrv_news *news) {
+    const hsrv_place *place = news->token.id != 0 ? hsrv_request_find_place(loop->srv, news->token) : NULL;
+    loop->news = news;
+    if (!place)
+        hsrv_reactor_serve_channel(loop, news);
+    else if (hsrv_request_is_current(place, (uint32_t)(news->token.id >> 32)))
+        hsrv_reactor_serve_news(loop, place->req);
+    loop->news = NULL;
+    hsrv_session_unuse(news);
 }
 
 // A connection from an acceptor. After the drain there is no place for it.
@@ -8398,6 +9597,10 @@ static void hsrv_reactor_on_message(hsrv_loop *loop, hsrv_message *message) {
         break;
     case HSRV_MESSAGE_POST:
         hsrv_reactor_on_post(loop, (hsrv_post *)(void *)((char *)message - offsetof(struct hsrv_post, message)));
+        break;
+    case HSRV_MESSAGE_NEWS:
+        hsrv_reactor_on_news(loop,
+                             ((hsrv_copy *)(void *)((char *)message - offsetof(struct hsrv_copy, message)))->news);
         break;
     case HSRV_MESSAGE_ACCEPTED:
         hsrv_reactor_on_handed(loop, (hsrv_handed *)(void *)((char *)message - offsetof(struct hsrv_handed, message)));
@@ -8454,8 +9657,13 @@ static void hsrv_reactor_sweep(hsrv_loop *loop, void (*fn)(hsrv_loop *, hsrv_con
     }
 }
 
-// One last look at an idle connection: a request that has arrived is answered, otherwise >>leave closes it.
+// One last look at an idle connection: a request that has arrived is answered, otherwise >>leave closes it. A stream of
+// events ends and is idle then.
 static void hsrv_reactor_close_idle(hsrv_loop *loop, hsrv_conn *c) {
+    if (c->state == HSRV_CONN_STREAM && c->req->stream.events) {
+        hsrv_reactor_serve(loop, c, HSRV_EVENT_STOP);
+        return;
+    }
     if (c->state != HSRV_CONN_IDLE) return;
     c->flags |= HSRV_CONN_READABLE;
     hsrv_reactor_serve(loop, c, HSRV_EVENT_SERVE);
@@ -9833,6 +11041,74 @@ HTTPSRV_API httpsrv_result httpsrv_end(httpsrv_req *req) {
 HTTPSRV_API httpsrv_result httpsrv_abort(httpsrv_req *req) {
     hsrv_request_assert_held(req);
     return hsrv_response_abort(req);
+}
+
+HTTPSRV_API httpsrv_str httpsrv_cookie(const httpsrv_req *req, const char *name) {
+    hsrv_request_assert_held(req);
+    return name ? hsrv_content_cookie(req, hsrv_text_of(name)) : hsrv_text_absent();
+}
+
+HTTPSRV_API httpsrv_result httpsrv_set_cookie(httpsrv_req *req, const httpsrv_cookie_config *cookie) {
+    hsrv_request_assert_held(req);
+    return cookie && cookie->name ? hsrv_content_set_cookie(req, cookie) : HTTPSRV_ARG;
+}
+
+HTTPSRV_API httpsrv_result httpsrv_read_form(httpsrv_req *req, const httpsrv_form_config *config,
+                                             httpsrv_form_data *form) {
+    hsrv_request_assert_held(req);
+    const httpsrv_result result = hsrv_content_read_form(req, config);
+    if (form) *form = req->form;
+    return result;
+}
+
+HTTPSRV_API httpsrv_str httpsrv_form_field(httpsrv_req *req, const char *name) {
+    hsrv_request_assert_held(req);
+    return name ? hsrv_content_form_field(req, hsrv_text_of(name)) : hsrv_text_absent();
+}
+
+HTTPSRV_API httpsrv_result httpsrv_multipart_init(httpsrv_multipart *m, httpsrv_str content_type,
+                                                  const httpsrv_form_config *config) {
+    httpsrv_form_config defaults;
+    memset(&defaults, 0, sizeof defaults);
+    return m ? hsrv_frames_multipart_init(m, content_type, config ? config : &defaults) : HTTPSRV_ARG;
+}
+
+HTTPSRV_API httpsrv_result httpsrv_multipart_feed(httpsrv_multipart *m, httpsrv_str piece) {
+    return hsrv_frames_multipart_feed(m, piece);
+}
+
+HTTPSRV_API httpsrv_result httpsrv_multipart_end(httpsrv_multipart *m) {
+    return hsrv_frames_multipart_end(m);
+}
+
+HTTPSRV_API bool httpsrv_urlencoded_next(httpsrv_str *text, httpsrv_field *pair) {
+    return hsrv_frames_next_pair(text, pair);
+}
+
+HTTPSRV_API ptrdiff_t httpsrv_decode(char *out, httpsrv_str text, bool plus) {
+    return hsrv_frames_decode(out, text, plus);
+}
+
+HTTPSRV_API httpsrv_token httpsrv_sse_begin(httpsrv_req *req, const char *channel) {
+    hsrv_request_assert_held(req);
+    return hsrv_session_begin(req, hsrv_text_of(channel));
+}
+
+HTTPSRV_API httpsrv_result httpsrv_sse_send(httpsrv *srv, httpsrv_token token, const httpsrv_event *event) {
+    return srv && event ? hsrv_session_send(srv, token, event) : HTTPSRV_ARG;
+}
+
+HTTPSRV_API httpsrv_result httpsrv_sse_publish(httpsrv *srv, const char *channel, const httpsrv_event *event) {
+    return srv && channel && event ? hsrv_session_publish(srv, hsrv_text_of(channel), event) : HTTPSRV_ARG;
+}
+
+HTTPSRV_API httpsrv_result httpsrv_sse_end(httpsrv *srv, httpsrv_token token) {
+    return srv ? hsrv_session_send(srv, token, NULL) : HTTPSRV_ARG;
+}
+
+HTTPSRV_API httpsrv_str httpsrv_sse_last_id(const httpsrv_req *req) {
+    hsrv_request_assert_held(req);
+    return hsrv_request_field(&req->head, hsrv_text_of("last-event-id"));
 }
 
 HTTPSRV_API httpsrv_token httpsrv_defer(httpsrv_req *req) {

@@ -18,6 +18,8 @@
     X(SENDMSG, "sendmsg")                                                            \
     X(SHUTDOWN, "shutdown")                                                          \
     X(OPEN_NULL, "open")                                                             \
+    X(OPEN_SPOOL, "open of a spool file")                                            \
+    X(WRITE, "write")                                                                \
     X(EPOLL_CREATE, "epoll_create")                                                  \
     X(EPOLL_ADD, "epoll_ctl that adds")                                              \
     X(EPOLL_MOD, "epoll_ctl that modifies")                                          \
@@ -241,6 +243,27 @@ static inline int hsrv_sys_close(int fd) {
 static inline int hsrv_sys_open_null(void) {
     if (fault_errno(FAULT_OPEN_NULL)) return -1;
     return open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+static inline int hsrv_sys_open_spool(const char *directory) {
+    char path[200];
+    if (fault_errno(FAULT_OPEN_SPOOL)) return -1;
+    snprintf(path, sizeof path, "%s/spool-XXXXXX", directory);
+    const int fd = mkstemp(path);
+    if (fd >= 0) unlink(path);
+    return fd;
+}
+
+static inline ssize_t hsrv_sys_write(int fd, const void *buf, size_t len) {
+    const int error = fault_due(FAULT_WRITE);
+    if (error == 0) return write(fd, buf, len);
+    if (error == FAULT_SHORT) return write(fd, buf, len < 1 ? len : 1);
+    errno = error;
+    return -1;
+}
+
+static inline int hsrv_sys_rewind(int fd) {
+    return lseek(fd, 0, SEEK_SET) == 0 ? 0 : -1;
 }
 
 static inline int hsrv_sys_epoll_create(void) {
