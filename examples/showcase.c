@@ -7,6 +7,9 @@
 //     curl -d '{"a":1}' -H 'Content-Type: application/json' http://localhost:8080/echo
 //     curl -i http://localhost:8080/sleep/2000                       and meanwhile, elsewhere:
 //     curl -i http://localhost:8080/pool/plaintext                   answers at once
+//     curl -T big.iso http://localhost:8080/echo | cmp - big.iso     in fixed memory, both ways
+//     curl -F file=@big.iso http://localhost:8080/upload             likewise
+//     curl -N http://localhost:8080/events
 //
 // SIGTERM and Ctrl-C drain: what was begun is finished, /readyz says 503. A second signal cuts.
 
@@ -25,7 +28,10 @@
 
 enum {
     MAX_SLEEP_MS = 10000,
-    SLEEP_THREADS = 16 // they wait and do not compute, so more of them than CPUs make sense
+    STREAM_BLOCK = 1 << 18, // bytes: few large sends cost least
+    MAX_REPORT = 1 << 20,   // bytes of what /upload answers
+    UPLOAD_THREADS = 4,     // they wait for clients
+    SLEEP_THREADS = 16      // they wait and do not compute, so more of them than CPUs make sense
 };
 
 typedef struct options {
@@ -35,11 +41,17 @@ typedef struct options {
     int acceptors;
     int pool_threads; // 0: as many as each pool has by default
     int queue;
-    int64_t max_body;
+    int64_t max_body; // -1: not said
     bool quiet;
 } options;
 
 static httpsrv *server; // for the signal handler, which gets no argument
+
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool over; // under the lock
+} ticker = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
 
 // ---- the index ----
 
@@ -82,7 +94,15 @@ static const char index_page[] =
     "<dt><a href=\"/healthz\">/healthz</a><dd>Liveness, for an orchestrator.\n"
     "<dt><a href=\"/readyz\">/readyz</a><dd>Readiness: 503 once the server drains.\n"
     "<dt><a href=\"/no/such/page\">/no/such/page</a><dd>What an unknown path gets.\n"
-    "<dt>/echo<dd>The body comes back, whatever the method and type.\n"
+    "<dt><a href=\"/stream/1000000\">/stream/:bytes</a><dd>Made as fast as it is taken, in chunks and in fixed "
+    "memory.\n"
+    "<dt><a href=\"/events\">/events</a><dd>Server-sent events, one a second: <output>none yet</output>\n"
+    "<script>new EventSource('/events').onmessage = e => document.querySelector('output').value = e.data</script>\n"
+    "<dt>/upload<dd>A form with a file, taken apart as it comes: what was in it.\n"
+    "<form method=\"post\" action=\"/upload\" enctype=\"multipart/form-data\">\n"
+    "<p><input type=\"file\" name=\"file\" multiple aria-label=\"Files\"> <button>Upload</button>\n"
+    "</form>\n"
+    "<dt>/echo<dd>The body comes back while it is sent, whatever the method, type and size.\n"
     "<form method=\"post\" action=\"/echo\" enctype=\"text/plain\">\n"
     "<label>Text <textarea name=\"text\" rows=\"2\">Hello, World!</textarea></label>\n"
     "<button>Send</button>\n"
@@ -112,12 +132,207 @@ static void hello(httpsrv_req *req, void *user) {
     httpsrv_replyf(req, 200, "text/plain; charset=utf-8", "Hello, %.*s!\n", HTTPSRV_FMT(name));
 }
 
-static void echo(httpsrv_req *req, void *user) {
+// ---- /echo and /discard: bodies as they come ----
+
+// The answer is as long as the request, or in chunks if that is.
+static void begin_echo(httpsrv_req *req, void *user) {
     (void)user;
-    httpsrv_str type = httpsrv_request_head(req)->content_type;
+    const httpsrv_head *head = httpsrv_request_head(req);
+    httpsrv_str type = head->content_type;
     if (!type.ptr || httpsrv_set(req, "Content-Type", type) != HTTPSRV_OK)
         httpsrv_set(req, "Content-Type", HTTPSRV_STR("application/octet-stream"));
-    httpsrv_reply(req, 200, NULL, httpsrv_body(req));
+    int64_t none = head->chunked ? -1 : 0;
+    httpsrv_begin(req, 200, NULL, head->content_length >= 0 ? head->content_length : none);
+}
+
+// The client is not read while it does not take what came back, so that there is always room.
+static void echo(httpsrv_req *req, httpsrv_str piece, bool last, void *user) {
+    (void)user;
+    httpsrv_write(req, piece);
+    if (last) httpsrv_end(req);
+}
+
+static void begin_discard(httpsrv_req *req, void *user) {
+    (void)user;
+    int64_t *bytes = httpsrv_alloc(req, sizeof *bytes);
+    if (bytes) *bytes = 0;
+    httpsrv_attach(req, bytes);
+}
+
+static void discard(httpsrv_req *req, httpsrv_str piece, bool last, void *user) {
+    (void)user;
+    int64_t *bytes = httpsrv_attached(req);
+    if (!bytes) return;
+    *bytes += (int64_t)piece.len;
+    if (last) httpsrv_replyf(req, 200, "text/plain", "%lld bytes\n", (long long)*bytes);
+}
+
+// ---- /stream: generated as fast as it is taken ----
+
+static char stream_block[STREAM_BLOCK];
+
+static void fill_stream_block(void) {
+    static const char line[] = "The quick brown fox jumps over the lazy dog, and over and over.\n";
+    for (size_t i = 0; i < sizeof stream_block; i++)
+        stream_block[i] = line[i % (sizeof line - 1)];
+}
+
+// The number in `text` if it is one of at most 18 digits, else -1.
+static int64_t parse_bytes(httpsrv_str text) {
+    int64_t n = 0;
+    if (text.len == 0 || text.len > 18) return -1;
+    for (size_t i = 0; i < text.len; i++) {
+        if (text.ptr[i] < '0' || text.ptr[i] > '9') return -1;
+        n = n * 10 + (text.ptr[i] - '0');
+    }
+    return n;
+}
+
+static void go_on_streaming(httpsrv_req *req, void *user) {
+    (void)user;
+    int64_t *left = httpsrv_attached(req);
+    while (*left > 0) {
+        size_t len = *left < STREAM_BLOCK ? (size_t)*left : STREAM_BLOCK;
+        if (httpsrv_write(req, (httpsrv_str){stream_block, len}) != HTTPSRV_OK) return;
+        *left -= (int64_t)len;
+    }
+    httpsrv_end(req);
+}
+
+static void stream(httpsrv_req *req, void *user) {
+    (void)user;
+    int64_t bytes = parse_bytes(httpsrv_param(req, "bytes")), *left = httpsrv_alloc(req, sizeof *left);
+    if (bytes < 0 || !left) {
+        httpsrv_reply(req, 400, "text/plain", HTTPSRV_STR("a number of bytes, please\n"));
+        return;
+    }
+    *left = bytes;
+    httpsrv_attach(req, left);
+    httpsrv_on_drain(req, go_on_streaming, NULL);
+    httpsrv_begin(req, 200, "text/plain", -1);
+}
+
+// ---- /upload: a form of any size in fixed memory ----
+
+// What is told of the parts, as JSON. Grows up to MAX_REPORT bytes.
+typedef struct report {
+    char *text;
+    size_t len, cap;
+    uint32_t crc;
+    int parts;
+} report;
+
+static bool add(report *to, const char *text, size_t len) {
+    if (len > MAX_REPORT - to->len) return false;
+    if (to->len + len > to->cap) {
+        size_t cap = (to->len + len) * 2;
+        char *grown = realloc(to->text, cap);
+        if (!grown) return false;
+        to->text = grown;
+        to->cap = cap;
+    }
+    memcpy(to->text + to->len, text, len);
+    to->len += len;
+    return true;
+}
+
+// RFC 8259 section 7. What is not ASCII goes out as it came in.
+static bool add_string(report *to, httpsrv_str text) {
+    if (!text.ptr) return add(to, "null", 4);
+    bool ok = add(to, "\"", 1);
+    for (size_t i = 0; i < text.len && ok; i++) {
+        unsigned char c = (unsigned char)text.ptr[i];
+        char escape[8];
+        if (c == '"' || c == '\\' || c < ' ')
+            ok = add(to, escape, (size_t)snprintf(escape, sizeof escape, "\\u%04x", c));
+        else
+            ok = add(to, text.ptr + i, 1);
+    }
+    return ok && add(to, "\"", 1);
+}
+
+static bool add_part(report *to, const httpsrv_part *part) {
+    char numbers[80];
+    int len = snprintf(numbers, sizeof numbers, ",\"size\":%lld,\"crc32\":\"%08x\"}", (long long)part->size, to->crc);
+    bool ok = add(to, ",\n", to->parts++ > 0 ? 2 : 0) && add(to, "{\"name\":", 8) && add_string(to, part->name);
+    ok = ok && add(to, ",\"filename\":", 12) && add_string(to, part->filename);
+    ok = ok && add(to, ",\"type\":", 8) && add_string(to, part->type);
+    return ok && add(to, numbers, (size_t)len);
+}
+
+// The CRC of zip and PNG, four bits at a time.
+static uint32_t crc32_of(uint32_t crc, httpsrv_str data) {
+    static const uint32_t table[16] = {0x00000000, 0x1db71064, 0x3b6e20c8, 0x26d930ac, 0x76dc4190, 0x6b6b51f4,
+                                       0x4db26158, 0x5005713c, 0xedb88320, 0xf00f9344, 0xd6d6a3e8, 0xcb61b38c,
+                                       0x9b64c2b0, 0x86d3d2d4, 0xa00ae278, 0xbdbdf21c};
+    crc = ~crc;
+    for (size_t i = 0; i < data.len; i++) {
+        crc ^= (unsigned char)data.ptr[i];
+        crc = crc >> 4 ^ table[crc & 15];
+        crc = crc >> 4 ^ table[crc & 15];
+    }
+    return ~crc;
+}
+
+static httpsrv_result report_part(const httpsrv_part *part, httpsrv_part_step step, httpsrv_str data, void *user) {
+    report *to = user;
+    if (step == HTTPSRV_PART_BEGIN) to->crc = 0;
+    if (step == HTTPSRV_PART_DATA) to->crc = crc32_of(to->crc, data);
+    if (step == HTTPSRV_PART_END && !add_part(to, part)) return HTTPSRV_NOMEM;
+    return HTTPSRV_OK;
+}
+
+static void upload(httpsrv_req *req, void *user) {
+    (void)user;
+    report out = {0};
+    httpsrv_form_config form = {.parts = 1000, .on_part = report_part, .user = &out};
+    bool begun = add(&out, "[", 1);
+    httpsrv_result result = begun ? httpsrv_read_form(req, &form, NULL) : HTTPSRV_NOMEM;
+    if (result == HTTPSRV_OK && add(&out, "]\n", 2))
+        httpsrv_reply(req, 200, "application/json", (httpsrv_str){out.text, out.len});
+    else if (result == HTTPSRV_UNSUPPORTED)
+        httpsrv_reply(req, 415, "text/plain", HTTPSRV_STR("a form, please\n"));
+    else if (result == HTTPSRV_TOOBIG)
+        httpsrv_reply(req, 413, "text/plain", HTTPSRV_STR("too many parts, or a field too long\n"));
+    else if (result == HTTPSRV_SYNTAX)
+        httpsrv_reply(req, 400, "text/plain", HTTPSRV_STR("this form is malformed\n"));
+    else
+        httpsrv_reply(req, 503, "text/plain", HTTPSRV_STR("out of memory\n"));
+    free(out.text);
+}
+
+// ---- /events: a tick a second to all that listen ----
+
+static void events(httpsrv_req *req, void *user) {
+    (void)user;
+    httpsrv_sse_begin(req, "ticks");
+}
+
+// Ticks until the flag is set.
+static void *run_ticker(void *arg) {
+    (void)arg;
+    for (unsigned tick = 1;; tick++) {
+        struct timespec due;
+        char id[16], text[64];
+        clock_gettime(CLOCK_REALTIME, &due);
+        int text_len = snprintf(text, sizeof text, "tick %u", tick), id_len = snprintf(id, sizeof id, "%u", tick);
+        httpsrv_sse_publish(server, "ticks",
+                            &(httpsrv_event){.data = {text, (size_t)text_len}, .id = {id, (size_t)id_len}});
+        due.tv_sec++;
+        pthread_mutex_lock(&ticker.lock);
+        while (!ticker.over && pthread_cond_timedwait(&ticker.changed, &ticker.lock, &due) == 0) {}
+        bool over = ticker.over;
+        pthread_mutex_unlock(&ticker.lock);
+        if (over) return NULL;
+    }
+}
+
+static void end_ticker(pthread_t thread) {
+    pthread_mutex_lock(&ticker.lock);
+    ticker.over = true;
+    pthread_cond_signal(&ticker.changed);
+    pthread_mutex_unlock(&ticker.lock);
+    pthread_join(thread, NULL);
 }
 
 // The milliseconds in `text`, -1 if it is not a number from 0 to MAX_SLEEP_MS.
@@ -257,12 +472,27 @@ static void add_routes(httpsrv *srv) {
     httpsrv_on(srv, "GET /plaintext", plaintext, NULL);
     httpsrv_on(srv, "GET /json", json, NULL);
     httpsrv_on(srv, "GET /hello/:name", hello, NULL);
-    httpsrv_on(srv, "* /echo", echo, NULL);
+    httpsrv_on(srv, "GET /stream/:bytes", stream, NULL);
+    httpsrv_on(srv, "GET /events", events, NULL);
     httpsrv_on(srv, "GET /deferred/:ms", deferred, NULL);
     httpsrv_on(srv, "GET /healthz", healthz, NULL);
     httpsrv_on(srv, "GET /readyz", readyz, NULL);
     httpsrv_route(srv, &(httpsrv_route_config){.pattern = "GET /pool/plaintext", .handler = plaintext, .pool = "work"});
     httpsrv_route(srv, &(httpsrv_route_config){.pattern = "GET /sleep/:ms", .handler = sleep_route, .pool = "sleep"});
+}
+
+// Bodies that are never in memory as a whole may be of any size, unless --max-body says otherwise.
+static void add_body_routes(httpsrv *srv, int64_t max_body) {
+    httpsrv_route_config routes[] = {
+        {.pattern = "* /echo", .handler = begin_echo, .on_body = echo},
+        {.pattern = "POST /discard", .handler = begin_discard, .on_body = discard},
+        {.pattern = "PUT /discard", .handler = begin_discard, .on_body = discard},
+        {.pattern = "POST /upload", .handler = upload, .pool = "upload", .stream = true},
+    };
+    for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++) {
+        routes[i].max_body = max_body;
+        httpsrv_route(srv, &routes[i]);
+    }
 }
 
 // ---- flags ----
@@ -273,9 +503,9 @@ static void usage(FILE *out) {
                  "  --port N            port, 0 for a free one (8080)\n"
                  "  --reactors N        event loops, 0 for one per CPU (1)\n"
                  "  --acceptors N       threads that accept for the reactors, 0: each accepts for itself (0)\n"
-                 "  --pool-threads N    threads of each pool (work: one per CPU, sleep: 16)\n"
+                 "  --pool-threads N    threads of each pool (work: one per CPU, sleep: 16, upload: 4)\n"
                  "  --queue N           requests that may wait for each pool (1024)\n"
-                 "  --max-body BYTES    largest request body (1048576)\n"
+                 "  --max-body BYTES    largest request body (any that is streamed, else 1048576)\n"
                  "  --quiet             no log on stderr\n"
                  "  --help              this text\n");
 }
@@ -320,7 +550,7 @@ static void set_option(options *to, int flag, const char *name, const char *valu
 }
 
 static options parse_flags(int argc, char **argv) {
-    options to = {.port = 8080, .reactors = 1, .max_body = 1 << 20};
+    options to = {.port = 8080, .reactors = 1, .max_body = -1};
     int flag;
     int index = 0;
     while ((flag = getopt_long(argc, argv, "", flags, &index)) != -1)
@@ -363,8 +593,11 @@ static httpsrv *make_server(const options *from) {
         .reactors = from->reactors > 0 ? from->reactors : HTTPSRV_ALL_CPUS,
         .acceptors = from->acceptors,
         .pools = {{"work", from->pool_threads, from->queue},
-                  {"sleep", from->pool_threads ? from->pool_threads : SLEEP_THREADS, from->queue}},
-        .max.body = from->max_body ? from->max_body : HTTPSRV_ZERO,
+                  {"sleep", from->pool_threads ? from->pool_threads : SLEEP_THREADS, from->queue},
+                  {"upload", from->pool_threads ? from->pool_threads : UPLOAD_THREADS, from->queue}},
+        .max.body = from->max_body < 0    ? 0
+                    : from->max_body == 0 ? HTTPSRV_ZERO
+                                          : from->max_body,
         .logger.fn = from->quiet ? NULL : log_line,
     });
 }
@@ -389,26 +622,31 @@ static bool is_stuck(const httpsrv *srv) {
     return httpsrv_query_metrics(srv, &metrics) == HTTPSRV_OK && metrics.drain_stuck > 0;
 }
 
+static pthread_t start_thread(void *(*run)(void *)) {
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, run, NULL) == 0) return thread;
+    fprintf(stderr, "showcase: no thread to be had\n");
+    exit(1);
+}
+
 int main(int argc, char **argv) {
     options opt = parse_flags(argc, argv);
     raise_descriptor_limit();
     server = make_server(&opt);
     add_routes(server);
+    add_body_routes(server, opt.max_body == 0 ? HTTPSRV_ZERO : opt.max_body);
+    fill_stream_block();
     if (httpsrv_listen(server) != HTTPSRV_OK) {
         fprintf(stderr, "showcase: %s\n", httpsrv_error(server));
         httpsrv_free(server);
         return 1;
     }
-    pthread_t clock;
-    if (pthread_create(&clock, NULL, run_clock, NULL) != 0) {
-        fprintf(stderr, "showcase: no thread for the clock\n");
-        httpsrv_free(server);
-        return 1;
-    }
+    pthread_t clock = start_thread(run_clock), ticks = start_thread(run_ticker);
     stop_on_signals();
     print_url(opt.host, httpsrv_port(server, 0));
     httpsrv_result result = httpsrv_run(server);
     if (result != HTTPSRV_OK) fprintf(stderr, "showcase: %s\n", httpsrv_error(server));
+    end_ticker(ticks);
     end_clock(clock);
     if (is_stuck(server)) _exit(result == HTTPSRV_OK ? 0 : 1);
     httpsrv_free(server);
