@@ -539,7 +539,7 @@ typedef struct httpsrv_part {
     httpsrv_str type;     // its Content-Type; absent: none
     int64_t size;         // bytes; in on_part, so far
     httpsrv_str data;     // its content if that is kept in memory, else absent
-    int fd;               // of the file without a name where it was spooled, at its begin; else -1
+    int fd;               // of the file without a name where it was spooled, at its begin; else, or if it is empty, -1
 } httpsrv_part;
 
 typedef enum httpsrv_part_step {
@@ -556,7 +556,8 @@ typedef httpsrv_result (*httpsrv_part_fn)(const httpsrv_part *part, httpsrv_part
 typedef struct httpsrv_form_config {
     int parts;               // fields and files [64]
     int64_t size;            // bytes of one part [unlimited; max_body of the route holds in any case]
-    int64_t memory;          // bytes of names and contents that are kept in memory, together [65536]
+    int64_t memory;          // bytes of names and contents that are kept in memory, together; of a urlencoded form in a
+                             // route with stream, a third of its length [65536]
     const char *spool;       // directory for files without a name that take the parts that have a filename [memory]
     httpsrv_part_fn on_part; // gets the contents, and they are kept nowhere [none]
     void *user;              // its
@@ -669,7 +670,7 @@ HTTPSRV_API const char *httpsrv_error(const httpsrv *srv);
 // after the drain. [any]
 HTTPSRV_API int httpsrv_port(const httpsrv *srv, int listener);
 
-// Whether httpsrv_stop was called: a readiness probe answers 503 from then on. [any]
+// Whether httpsrv_stop was called, until httpsrv_run or httpsrv_join has returned: a readiness probe answers 503. [any]
 HTTPSRV_API bool httpsrv_draining(const httpsrv *srv);
 
 // Fills in a snapshot of the counters. Errors: ARG. [any]
@@ -1132,16 +1133,23 @@ static inline int hsrv_sys_open_null(void) {
 // A file without a name in a directory, for reading and writing. -1 with errno.
 static inline int hsrv_sys_open_spool(const char *directory) {
     char path[PATH_MAX];
+    unsigned char name[12] = {0};
 #ifdef O_TMPFILE
     const int unnamed = open(directory, O_TMPFILE | O_RDWR | O_EXCL | O_CLOEXEC, 0600);
     if (unnamed >= 0 || (errno != EOPNOTSUPP && errno != EISDIR && errno != ENOENT)) return unnamed;
 #endif
-    const int len = snprintf(path, sizeof path, "%s/httpsrv-XXXXXX", directory); // file systems without such files
-    if (len < 0 || (size_t)len >= sizeof path) errno = ENAMETOOLONG;
-    const int fd = len >= 0 && (size_t)len < sizeof path ? mkstemp(path) : -1;
-    if (fd < 0) return -1;
-    fcntl(fd, F_SETFD, FD_CLOEXEC);
-    unlink(path);
+    if (syscall(SYS_getrandom, name, sizeof name, 0) != (long)sizeof name)
+        return -1; // for file systems without such files
+    int len = snprintf(path, sizeof path, "%s/httpsrv-", directory);
+    if (len < 0 || (size_t)len + 2 * sizeof name >= sizeof path) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    for (size_t i = 0; i < sizeof name; i++) {
+        len += snprintf(path + len, 3, "%02x", name[i]);
+    }
+    const int fd = open(path, O_CREAT | O_RDWR | O_EXCL | O_CLOEXEC, 0600);
+    if (fd >= 0) unlink(path);
     return fd;
 }
 
@@ -3396,6 +3404,13 @@ static httpsrv_result hsrv_frames_find_boundary(httpsrv_str params, char boundar
     return result == HTTPSRV_GONE && *len > 0 ? HTTPSRV_OK : HTTPSRV_SYNTAX;
 }
 
+// A limit of a configuration: default, none at all, unlimited, or itself.
+static int64_t hsrv_frames_limit(int64_t value, int64_t fallback, int64_t most) {
+    if (value == 0) return fallback;
+    if (value == HTTPSRV_ZERO) return 0;
+    return value < 0 || value > most ? most : value;
+}
+
 static httpsrv_result hsrv_frames_multipart_init(httpsrv_multipart *m, httpsrv_str content_type,
                                                  const httpsrv_form_config *config) {
     char boundary[70];
@@ -3403,8 +3418,8 @@ static httpsrv_result hsrv_frames_multipart_init(httpsrv_multipart *m, httpsrv_s
     memset(m, 0, sizeof *m);
     m->matched = HSRV_MULTIPART_SEEN;
     m->seen = true;
-    m->max_parts = config->parts == 0 ? 64 : config->parts < 0 ? INT_MAX : config->parts;
-    m->max_size = config->size <= 0 ? INT64_MAX : config->size;
+    m->max_parts = (int)hsrv_frames_limit(config->parts, 64, INT_MAX);
+    m->max_size = hsrv_frames_limit(config->size, INT64_MAX, INT64_MAX);
     m->on_part = config->on_part;
     m->user = config->user;
     m->part.fd = -1;
@@ -6746,12 +6761,13 @@ static bool hsrv_conn_is_drained(const hsrv_conn *c) {
 // The body first: an echo is held back by its output.
 static hsrv_event hsrv_conn_parse_stream(hsrv_loop *loop, hsrv_conn *c) {
     hsrv_event event = HSRV_EVENT_NONE;
-    const bool left =
-        c->req->stream.events && (c->flags & HSRV_CONN_FIN); // who reads events does not stay without sending
-    if (left) return HSRV_EVENT_LOST;
+    const bool reads_events = c->req->stream.events;
+    if (reads_events && (c->flags & HSRV_CONN_FIN))
+        return HSRV_EVENT_LOST; // nobody stays to listen without a way to ask
     if (hsrv_conn_wants_body(c)) event = hsrv_conn_parse_piece(loop, c);
     if (event != HSRV_EVENT_NONE && event != HSRV_EVENT_SERVE) return event;
-    if (loop->output_len > 0 && c->req->stream.on_drain)
+    const hsrv_stream *s = &c->req->stream;
+    if (loop->output_len > 0 && s->here && s->on_drain)
         hsrv_conn_flush(loop, c); // no event will tell that it is all out
     if (c->out.first) return HSRV_EVENT_NONE;
     if (!hsrv_conn_is_drained(c)) return event;
@@ -7716,7 +7732,7 @@ static httpsrv_result hsrv_response_write(httpsrv_req *req, httpsrv_str bytes) {
     if (result != HTTPSRV_OK) return result;
     if (declared) s->left -= (int64_t)bytes.len;
     s->burst += bytes.len;
-    s->written = s->written || req->inline_conn;
+    if (req->inline_conn) s->written = true;
     return HTTPSRV_OK;
 }
 
@@ -7873,6 +7889,7 @@ static httpsrv_result hsrv_response_redirect(httpsrv_req *req, int status, const
     const bool redirects = status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
     const httpsrv_str target = hsrv_text_of(location);
     if (!redirects || !target.ptr || !hsrv_response_is_reference(target)) return HTTPSRV_ARG;
+    req->answered_twice = req->answered_twice || req->answered != HSRV_ANSWER_NONE;
     const hsrv_answer before = req->answer;
     httpsrv_result result = hsrv_response_set(req, hsrv_text_of("Location"), target);
     if (result != HTTPSRV_OK) return result;
@@ -8063,7 +8080,7 @@ static httpsrv_result hsrv_content_begin_part(hsrv_form *form, const httpsrv_par
     if (result == HTTPSRV_OK) result = hsrv_content_keep(form, found->type, &part->type);
     if (result != HTTPSRV_OK) return result;
     form->content.len = 0;
-    return form->config.spool && part->filename.ptr ? hsrv_content_open_spool(form, part) : HTTPSRV_OK;
+    return HTTPSRV_OK;
 }
 
 static httpsrv_result hsrv_content_spool(int fd, httpsrv_str data) {
@@ -8078,8 +8095,13 @@ static httpsrv_result hsrv_content_spool(int fd, httpsrv_str data) {
 
 static httpsrv_result hsrv_content_part_data(hsrv_form *form, httpsrv_str data) {
     httpsrv_part *part = &form->parts[form->num_parts];
+    const bool spools = form->config.spool && part->filename.ptr;
+    if (spools && part->fd < 0) { // not before there is something: browsers send a part for each empty file input
+        const httpsrv_result result = hsrv_content_open_spool(form, part);
+        if (result != HTTPSRV_OK) return result;
+    }
     part->size += (int64_t)data.len;
-    if (part->fd >= 0) return hsrv_content_spool(part->fd, data);
+    if (spools) return hsrv_content_spool(part->fd, data);
     if (!hsrv_content_spend(form, data.len)) return HTTPSRV_TOOBIG;
     const bool kept = hsrv_memory_buffer_append(&form->req->srv->memory, &form->content, data.ptr, data.len);
     return kept ? HTTPSRV_OK : HTTPSRV_NOMEM;
@@ -8128,11 +8150,11 @@ static httpsrv_result hsrv_content_add_pair(hsrv_form *form, const httpsrv_field
     httpsrv_str value;
     memset(&part, 0, sizeof part);
     part.fd = -1;
-    if (number == form->config.parts) return HTTPSRV_TOOBIG;
+    if (number == hsrv_frames_limit(form->config.parts, 64, INT_MAX)) return HTTPSRV_TOOBIG;
     httpsrv_result result = hsrv_content_decode(form, pair->name, &part.name);
     if (result == HTTPSRV_OK) result = hsrv_content_decode(form, pair->value, &value);
     if (result != HTTPSRV_OK) return result;
-    if ((int64_t)value.len > form->config.size) return HTTPSRV_TOOBIG;
+    if ((int64_t)value.len > hsrv_frames_limit(form->config.size, INT64_MAX, INT64_MAX)) return HTTPSRV_TOOBIG;
     return hsrv_content_pass_whole(form, &part, value);
 }
 
@@ -8200,21 +8222,15 @@ static httpsrv_result hsrv_content_read_body(hsrv_form *form) {
     return req->route->stream ? hsrv_content_stream_pairs(form) : hsrv_content_read_pairs(form, req->body);
 }
 
-static void hsrv_content_complete(httpsrv_form_config *config) {
-    if (config->parts == 0) config->parts = 64;
-    if (config->size <= 0) config->size = INT64_MAX;
-    if (config->memory == 0) config->memory = 65536;
-    if (config->memory < 0 || config->memory > INT64_MAX / 4) config->memory = INT64_MAX / 4;
-}
-
 static httpsrv_result hsrv_content_read_form(httpsrv_req *req, const httpsrv_form_config *config) {
     hsrv_form form;
-    if (req->form_read || req->on_body || (req->route->stream && req->inline_conn)) return HTTPSRV_STATE;
+    if (req->form_read || req->on_body || req->stream.asked) return HTTPSRV_STATE;
+    if (req->route->stream && req->inline_conn) return HTTPSRV_STATE;
     memset(&form, 0, sizeof form);
     form.req = req;
     if (config) form.config = *config;
-    hsrv_content_complete(&form.config);
-    form.left = form.config.memory;
+    form.left = hsrv_frames_limit(form.config.memory, 65536, INT64_MAX / 4);
+    form.config.memory = form.left;
     if (!form.config.on_part) {
         form.config.on_part = hsrv_content_on_part;
         form.config.user = &form;

@@ -13,6 +13,15 @@
 #define LLVMFuzzerTestOneInput fuzz_conn
 #include "fuzz/fuzz_conn.c"
 #undef LLVMFuzzerTestOneInput
+#define LLVMFuzzerTestOneInput fuzz_multipart
+#include "fuzz/fuzz_multipart.c"
+#undef LLVMFuzzerTestOneInput
+#define LLVMFuzzerTestOneInput fuzz_urlencoded
+#include "fuzz/fuzz_urlencoded.c"
+#undef LLVMFuzzerTestOneInput
+#define LLVMFuzzerTestOneInput fuzz_cookie
+#include "fuzz/fuzz_cookie.c"
+#undef LLVMFuzzerTestOneInput
 #include <dirent.h>
 
 #define MIN_SEEDS 20 // fewer would mean that the folder is not the right one
@@ -115,4 +124,28 @@ TEST(conn_with_pool) {
 
 TEST(conn_beginnings) {
     replay_beginnings("conn", "chunked", fuzz_conn);
+}
+
+TEST(multipart) {
+    replay("multipart", fuzz_multipart);
+}
+
+TEST(multipart_beginnings) {
+    replay_beginnings("multipart", "file", fuzz_multipart);
+}
+
+TEST(urlencoded) {
+    replay("urlencoded", fuzz_urlencoded);
+}
+
+TEST(urlencoded_beginnings) {
+    replay_beginnings("urlencoded", "percent", fuzz_urlencoded);
+}
+
+TEST(cookie) {
+    replay("cookie", fuzz_cookie);
+}
+
+TEST(cookie_beginnings) {
+    replay_beginnings("cookie", "spaces", fuzz_cookie);
 }

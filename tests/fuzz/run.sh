@@ -28,7 +28,7 @@ mkdir -p "$out" || exit 2
 longest() {
     case $1 in
     head | conn) echo 1024 ;;
-    body) echo 512 ;;
+    body | multipart) echo 512 ;;
     *) echo 256 ;;
     esac
 }
@@ -68,12 +68,12 @@ fuzz() {
 report() {
     covered=$(sed -n 's/.* cov: \([0-9]*\).*/\1/p' "$out/$1.log" | tail -n 1)
     runs=$(figure "$1" number_of_executed_units)
-    printf '%-8s %4d s, %9s runs, %5s edges, %s\n' "$1" "$seconds" "$runs" "$covered" "$2"
+    printf '%-10s %4d s, %9s runs, %5s edges, %s\n' "$1" "$seconds" "$runs" "$covered" "$2"
 }
 
-for name in ${*:-head body target conn}; do
+for name in ${*:-head body target conn multipart urlencoded cookie}; do
     if ! build "$name"; then
-        printf '%-8s does not build\n' "$name"
+        printf '%-10s does not build\n' "$name"
         failed=1
     elif fuzz "$name"; then
         report "$name" 'nothing found'
