@@ -21,7 +21,7 @@ SCRIPTS  = $(wildcard tests/test_*.sh)
 export CC CXX CFLAGS WARNINGS BUILD
 
 .PHONY: all run test debug asan ubsan tsan compat cross model lint format format-check bench bench-idle bench-parser \
-    bench-mixed bench-queue bench-check fuzz stress size info clean help FORCE
+    bench-mixed bench-queue bench-streams bench-check fuzz interop streams stress size info clean help FORCE
 
 all: $(EXAMPLES) $(BENCHES) ## the examples and the programs of bench/, into build/
 
@@ -73,13 +73,22 @@ bench-mixed: $(BUILD)/showcase ## whether slow requests hurt quick ones; needs w
 bench-queue: $(BUILD)/queue ## the ring and the pool beside a queue of mutex and condition variable
 	@sh bench/queue.sh
 
+bench-streams: $(BUILD)/showcase ## 1 GB down and up, bytes per second of server CPU beside nginx; needs curl, nginx-light
+	@bash bench/streams.sh
+
 bench-check: ## instructions per request against bench/baseline.txt; needs valgrind
 	@sh bench/check.sh
 
 bench-parser: ## the parser beside http_parser; needs libhttp-parser-dev, valgrind (skips what is missing)
 	@sh bench/parser.sh
 
-fuzz: ## libFuzzer on head, body, target and conn, FUZZ_SECONDS each (30); needs clang, libclang-rt-dev
+interop: $(BUILD)/showcase ## forms of curl, python3, node and chromium to /upload (skips what is missing)
+	@bash tests/interop_forms.sh $(BUILD)/showcase
+
+streams: $(BUILD)/showcase $(BUILD)/listeners ## 4 GB both ways and 1,000 readers of events in fixed memory; needs curl
+	@bash tests/streams.sh
+
+fuzz: ## libFuzzer on all that is parsed, FUZZ_SECONDS each (30); needs clang, libclang-rt-dev
 	@SECONDS=$(FUZZ_SECONDS) sh tests/fuzz/run.sh
 
 stress: ## a million deferred requests under ASan, 100,000 under TSan, with clients that leave

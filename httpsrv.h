@@ -54,7 +54,8 @@
 //
 // LIFETIMES
 //
-//     The views that accessors return, and memory from httpsrv_alloc, live until the handler returns. What you pass in
+//     The views that accessors return, and memory from httpsrv_alloc, live until the handler returns; of a request whose
+//     body or answer goes in pieces, until it ends. What you pass in
 //     is copied before the call returns, except a body that comes with a release function (see httpsrv_answer) and
 //     the `user` pointers, which are yours. Routes and configuration are copied; strings in them too. A token lives as
 //     long as the server and is stale once its request has ended; after httpsrv_free it must not be used.
@@ -90,7 +91,7 @@
 // HISTORY
 //
 //     0.1.0  parser, reactors, pools, router, inline and pool handlers, drain, limits by address and speed, answering later,
-//            acceptors, Unix sockets
+//            acceptors, Unix sockets, bodies in pieces, forms, cookies, server-sent events
 
 #ifndef HTTPSRV_H
 #define HTTPSRV_H
