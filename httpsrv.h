@@ -152,6 +152,9 @@
 #ifndef HTTPSRV_MAX_MEDIA
 #define HTTPSRV_MAX_MEDIA 8 // media types that a route can list
 #endif
+#ifndef HTTPSRV_MAX_RANGES
+#define HTTPSRV_MAX_RANGES 16 // ranges of a file that one answer may have; a request for more gets the whole file
+#endif
 #ifndef HTTPSRV_PART_HEAD
 #define HTTPSRV_PART_HEAD 2048 // bytes of the fields before each part of a multipart body
 #endif
@@ -357,6 +360,8 @@ typedef enum httpsrv_log_level {
     X(HEAD_TOO_LARGE, INFO, "head too large or with too many fields")                   \
     X(BODY_TOO_LARGE, INFO, "body too large")                                           \
     X(UNKNOWN_TYPE, INFO, "media type of the body not taken")                           \
+    X(FILE_FAILED, WARNING, "file cannot be read")                                      \
+    X(FILE_SHRUNK, WARNING, "file became shorter while it was sent")                    \
     X(UNKNOWN_METHOD, INFO, "unknown method")                                           \
     X(NOT_FOUND, DEBUG, "no route for this path")                                       \
     X(NOT_ALLOWED, DEBUG, "no route for this method")
@@ -477,6 +482,57 @@ typedef enum httpsrv_overload {
     HTTPSRV_OVERLOAD_INLINE, // its handler runs on the reactor, which must not take long
     HTTPSRV_OVERLOAD_WAIT    // it waits for a place, and nothing more is read from its connection meanwhile
 } httpsrv_overload;
+
+// What a filter has decided.
+typedef enum httpsrv_verdict {
+    HTTPSRV_NEXT, // go on, with the next filter or the handler
+    HTTPSRV_DONE  // the filter has answered, or deferred the request
+} httpsrv_verdict;
+
+// Looks at a request before its handler does: it may read it, set fields of the answer, put something along, or answer.
+// Thread: where the handler of the route runs.
+typedef httpsrv_verdict (*httpsrv_filter)(httpsrv_req *req, void *user);
+
+// What became of an answer.
+typedef struct httpsrv_outcome {
+    int status;     // 0: there was none
+    int64_t bytes;  // of head and body, framing included, that were handed to the kernel or were to be
+    bool delivered; // all of it was handed to the kernel; else the client was lost, or the answer was broken off
+} httpsrv_outcome;
+
+typedef void (*httpsrv_done_fn)(const httpsrv_outcome *outcome, void *arg);
+
+// A file name's extension, without the dot and in lower case, and its media type.
+typedef struct httpsrv_mime {
+    const char *extension;
+    const char *type;
+} httpsrv_mime;
+
+// Zero means the default in brackets. Strings and tables are copied but for `types`, which must live as long as the server.
+typedef struct httpsrv_files_config {
+    const char *root;          // directory; must exist
+    const char *index;         // name of the file that stands for a directory ["index.html"]; "": none
+    bool list;                 // list a directory that has none [404]
+    bool links;                // follow symbolic links, as long as they stay beneath root [404]
+    bool dot_files;            // serve names that begin with a dot [404]
+    bool precompressed;        // send "x.br", "x.zst" or "x.gz" instead of x to clients that take it [no]
+    const char *cache_control; // value of that field [none sent]
+    const httpsrv_mime *types; // asked before the built-in table; ends with an extension of NULL [none]
+    const char *pool;          // where files are opened and read, so that a slow disk holds up nobody [on the reactor]
+    int max_open;              // files that each reactor keeps open; off [64]
+    int fresh_ms;              // for how long what is known of one is not looked at again [1000]
+} httpsrv_files_config;
+
+// A file that is compiled in. `path` begins with a slash; a table ends with a path of NULL.
+typedef struct httpsrv_asset {
+    const char *path;
+    const char *type; // Content-Type [by extension]
+    const void *data;
+    size_t len;       // bytes
+    const char *etag; // with its quotes [made from the content]
+    const void *gzip; // the same compressed [none]
+    size_t gzip_len;  // bytes
+} httpsrv_asset;
 
 // A media type that a route takes in requests.
 typedef struct httpsrv_media {
@@ -703,6 +759,24 @@ HTTPSRV_API httpsrv_result httpsrv_on(httpsrv *srv, const char *pattern, httpsrv
 // The same with everything a route can have. [setup]
 HTTPSRV_API httpsrv_result httpsrv_route(httpsrv *srv, const httpsrv_route_config *route);
 
+// Adds a filter for all paths that begin with the segments of prefix: "/api" stands for "/api" and "/api/x", not for
+// "/apis"; "/" for all. The path is compared decoded. Filters run one after the other, in the order of setup, before the
+// handler: of an inline route when the head is there, before the body is read; of a route with a pool on its worker. Where no
+// route fits they run before the server's own 404, 405 or answer to OPTIONS. Errors, kept for httpsrv_listen: ROUTE (prefix
+// without a slash in front), NOMEM; not kept: STATE (after httpsrv_listen). [setup]
+HTTPSRV_API httpsrv_result httpsrv_use(httpsrv *srv, const char *prefix, httpsrv_filter filter, void *user);
+
+// Serves the files beneath a directory, by GET and HEAD: "/files" as prefix makes "/files/a/b.txt" the file "a/b.txt" there.
+// Nothing outside of the directory can be reached, whatever the path and the links (openat2(2), or checked step by step);
+// special files get 404. With Last-Modified, a strong ETag, conditions and ranges as RFC 9110 sections 13 and 14 have
+// them, types by extension, and X-Content-Type-Options: nosniff. A directory without a slash at its end is redirected.
+// Errors, kept for httpsrv_listen: ROUTE (prefix), SYS (root), ARG (a bad field), NOMEM; not kept: STATE. [setup]
+HTTPSRV_API httpsrv_result httpsrv_files(httpsrv *srv, const char *prefix, const httpsrv_files_config *config);
+
+// Serves a table of files that are compiled in, in the same way, without a file system. The table and what it points to
+// must live as long as the server. "/" at the end of a path stands for its "index.html". Errors as above. [setup]
+HTTPSRV_API httpsrv_result httpsrv_assets(httpsrv *srv, const char *prefix, const httpsrv_asset *table);
+
 // ---- reading a request: [holder]; views live until the handler returns ----
 
 HTTPSRV_API httpsrv *httpsrv_server(const httpsrv_req *req);
@@ -740,6 +814,15 @@ HTTPSRV_API bool httpsrv_gone(const httpsrv_req *req);
 // A pointer of the application's own that goes with the request, from call-back to call-back. NULL at first. [holder]
 HTTPSRV_API void httpsrv_attach(httpsrv_req *req, void *data);
 HTTPSRV_API void *httpsrv_attached(const httpsrv_req *req);
+
+// Puts a pointer along under a key, which is compared as an address: &some_static of the filter that puts it there. Replaces
+// the one before. Errors: NOMEM. httpsrv_get: NULL without one. [holder]
+HTTPSRV_API httpsrv_result httpsrv_put(httpsrv_req *req, const void *key, void *data);
+HTTPSRV_API void *httpsrv_get(const httpsrv_req *req, const void *key);
+
+// Has fn called, once, when the answer has gone out to the last byte, or will not. Several are called in the order in which
+// they were given. On the reactor; it must not block. Errors: ARG, STATE (answered), NOMEM. [holder]
+HTTPSRV_API httpsrv_result httpsrv_on_done(httpsrv_req *req, httpsrv_done_fn fn, void *arg);
 
 // The value of the first cookie of that name, without the quotes that may be around it; absent without one. A cookie comes
 // as it was set: it is not decoded (RFC 6265 section 5.4). [holder]
@@ -886,6 +969,62 @@ HTTPSRV_API bool httpsrv_urlencoded_next(httpsrv_str *text, httpsrv_field *pair)
 // Decodes percent escapes, once, and "+" to space if `plus`, into `out`, which has room for text.len bytes; may be
 // text.ptr itself. Result: bytes; HTTPSRV_SYNTAX for a bad escape. [any]
 HTTPSRV_API ptrdiff_t httpsrv_decode(char *out, httpsrv_str text, bool plus);
+
+// ---- files as answers ----
+
+// Answers with a file, with conditions, ranges and fields as httpsrv_files; path is taken as open(2) takes it, so it must not
+// come from a client. type NULL: by extension. Reads the disk where it is called. Errors: as httpsrv_reply; SYS (errno says
+// why it cannot be opened; another answer may follow), ARG (not a regular file). [holder]
+HTTPSRV_API httpsrv_result httpsrv_reply_file(httpsrv_req *req, const char *path, const char *type);
+
+// ---- filters that come with it; `user` is their configuration, which must live as long as the server ----
+
+// Cross-origin requests (CORS, https://fetch.spec.whatwg.org/#http-cors-protocol), preflights answered.
+typedef struct httpsrv_cors_config {
+    const char *const *origins; // "https://example.org", ...; ends with NULL [any, unless credentials]
+    const char *methods;        // of Access-Control-Allow-Methods ["GET, HEAD, POST, PUT, PATCH, DELETE"]
+    const char *headers;        // of Access-Control-Allow-Headers [what is asked for]
+    const char *expose;         // of Access-Control-Expose-Headers [none]
+    bool credentials;           // cookies may come along; needs origins
+    int max_age;                // seconds that a preflight holds [600]
+} httpsrv_cors_config;
+HTTPSRV_API httpsrv_verdict httpsrv_cors(httpsrv_req *req, void *config);
+
+// Basic authentication (RFC 7617). Names and passwords are compared in a time that depends on their lengths at most.
+typedef struct httpsrv_account {
+    const char *name, *password;
+} httpsrv_account;
+typedef struct httpsrv_basic_auth_config {
+    const char *realm;                                                 // without quotes and backslashes ["restricted"]
+    const httpsrv_account *accounts;                                   // ends with a name of NULL
+    bool (*check)(httpsrv_str name, httpsrv_str password, void *user); // instead of accounts; where the handler runs
+    void *user;
+} httpsrv_basic_auth_config;
+HTTPSRV_API httpsrv_verdict httpsrv_basic_auth(httpsrv_req *req, void *config);
+HTTPSRV_API httpsrv_str httpsrv_auth_name(const httpsrv_req *req); // who has been let in; absent: nobody
+
+// X-Content-Type-Options: nosniff, X-Frame-Options: DENY, Referrer-Policy: no-referrer, Content-Security-Policy: default-src
+// 'self' and, with hsts, Strict-Transport-Security. A handler may set each of them anew. config NULL: all but the last.
+typedef struct httpsrv_security_config {
+    const char *content_security_policy; // ["default-src 'self'"]; "": none
+    const char *frame_options;           // ["DENY"]; "": none
+    const char *referrer_policy;         // ["no-referrer"]; "": none
+    int64_t hsts;                        // seconds of Strict-Transport-Security [none]
+} httpsrv_security_config;
+HTTPSRV_API httpsrv_verdict httpsrv_security_headers(httpsrv_req *req, void *config);
+
+// 429 with Retry-After for addresses that ask too often: a token bucket for each (IPv6: each network of 64 bits). One
+// table for each server, of a fixed size: with more addresses at a time the oldest are forgotten.
+typedef struct httpsrv_rate_config {
+    int per_second; // requests [10]
+    int burst;      // that may come at once [twice per_second]
+} httpsrv_rate_config;
+HTTPSRV_API httpsrv_verdict httpsrv_rate_limit(httpsrv_req *req, void *config);
+
+// Gives each request an id: that of its X-Request-Id field if it is at most 64 letters, digits and "-_.", else 32 random
+// hexadecimal digits. It goes into the answer's X-Request-Id. config is NULL.
+HTTPSRV_API httpsrv_verdict httpsrv_request_id(httpsrv_req *req, void *config);
+HTTPSRV_API httpsrv_str httpsrv_id(const httpsrv_req *req); // absent without the filter
 
 // ---- answering later ----
 
