@@ -360,7 +360,6 @@ typedef enum httpsrv_log_level {
     X(HEAD_TOO_LARGE, INFO, "head too large or with too many fields")                   \
     X(BODY_TOO_LARGE, INFO, "body too large")                                           \
     X(UNKNOWN_TYPE, INFO, "media type of the body not taken")                           \
-    X(FILE_FAILED, WARNING, "file cannot be read")                                      \
     X(FILE_SHRUNK, WARNING, "file became shorter while it was sent")                    \
     X(UNKNOWN_METHOD, INFO, "unknown method")                                           \
     X(NOT_FOUND, DEBUG, "no route for this path")                                       \
@@ -2051,6 +2050,36 @@ static bool hsrv_text_is_parameter(httpsrv_str s) {
     const httpsrv_str value = hsrv_text_trim(hsrv_text_view(equals + 1, s.len - len - 1));
     if (!hsrv_text_all(hsrv_text_trim(hsrv_text_view(s.ptr, len)), HSRV_TOKEN)) return false;
     return hsrv_text_all(value, HSRV_TOKEN) || hsrv_text_is_quoted_string(value);
+}
+
+// The value of a digit of base64, RFC 4648 section 4; -1 if it is none.
+static int hsrv_text_base64_digit(char c) {
+    if (c >= 'A' && c <= 'Z') return c - 'A';
+    if (c >= 'a' && c <= 'z') return c - 'a' + 26;
+    if (c >= '0' && c <= '9') return c - '0' + 52;
+    return c == '+' ? 62 : c == '/' ? 63 : -1;
+}
+
+// Decodes base64, with or without padding, into room for s.len bytes. The number of bytes; -1 if it is none.
+static ptrdiff_t hsrv_text_base64_decode(char *out, httpsrv_str s) {
+    ptrdiff_t n = 0;
+    uint32_t bits = 0;
+    int count = 0;
+    const size_t padded = s.len;
+    while (s.len > 0 && padded - s.len < 2 && s.ptr[s.len - 1] == '=') {
+        s.len--;
+    }
+    if ((padded != s.len && padded % 4 != 0) || s.len % 4 == 1) return -1;
+    for (size_t i = 0; i < s.len; i++) {
+        const int digit = hsrv_text_base64_digit(s.ptr[i]);
+        if (digit < 0) return -1;
+        bits = bits << 6 | (uint32_t)digit;
+        count += 6;
+        if (count < 8) continue;
+        count -= 8;
+        out[n++] = (char)(bits >> count & 0xff);
+    }
+    return (bits & ((1u << count) - 1)) == 0 ? n : -1;
 }
 
 static inline char *hsrv_text_two_digits(char *out, int n) {
@@ -4163,6 +4192,14 @@ typedef struct hsrv_route {
     httpsrv_str params[HTTPSRV_MAX_PARAMS]; // names, in the order of the path
 } hsrv_route;
 
+// In the order of setup; the prefix, without a slash at its end, follows the struct.
+typedef struct hsrv_filter {
+    struct hsrv_filter *next;
+    httpsrv_filter fn;
+    void *user;
+    size_t prefix_len;
+} hsrv_filter;
+
 typedef enum hsrv_segment_kind {
     HSRV_SEGMENT_LITERAL,
     HSRV_SEGMENT_PARAM,
@@ -4307,7 +4344,8 @@ typedef struct hsrv_segment {
     size_t size; // of this allocation
     void (*release)(void *arg);
     void *release_arg;
-    bool raw; // from a worker: not of the body, but an informational answer
+    bool raw;  // from a worker: not of the body, but an informational answer
+    bool lost; // it is dropped without having been sent
 } hsrv_segment;
 
 // Readers of events by the name of what they listen to. A list of the loop's, which goes with the last of them.
@@ -4322,6 +4360,22 @@ typedef struct hsrv_spool {
     struct hsrv_spool *next;
     int fd;
 } hsrv_spool;
+
+// Whom to tell what became of an answer: an empty segment of output, behind the last byte.
+typedef struct hsrv_done {
+    hsrv_segment segment;
+    struct hsrv_done *next; // of the same request
+    httpsrv_done_fn fn;
+    void *arg;
+    httpsrv_outcome outcome;
+} hsrv_done;
+
+// A pointer that goes with a request.
+typedef struct hsrv_put {
+    struct hsrv_put *next;
+    const void *key;
+    void *data;
+} hsrv_put;
 
 // What a body needs that goes in pieces, either way.
 //
@@ -4378,6 +4432,8 @@ struct httpsrv_req {
     httpsrv_handler handler; // the route's, or that of the media type
     httpsrv_body_fn on_body; // likewise
     void *attached;
+    hsrv_put *puts;
+    hsrv_done *dones, **dones_end; // whoever has not been told
     hsrv_spool *spools;
     httpsrv_form_data form;
     bool form_read;
@@ -4419,6 +4475,8 @@ struct httpsrv_req {
     hsrv_place *place;        // in the loop's table; NULL when out of memory
     uint32_t place_number;
     struct hsrv_post *posts, **posts_end; // handlers that wait for the return of the first one
+    int status_sent;                      // of the answer
+    int64_t bytes_sent;                   // of it, handed to the connection
     httpsrv_head trailers;                // fields are owned
     hsrv_buffer trailer_bytes;
 
@@ -4710,6 +4768,9 @@ struct httpsrv {
     httpsrv_config config; // complete: no zero means default here
     char *server_name;
     hsrv_router router;
+    hsrv_filter *filters, **filters_end;
+    hsrv_route no_route; // what requests have that no route takes
+    struct hsrv_rate_table *rates;
     hsrv_address addresses[HTTPSRV_MAX_LISTENERS];
     int num_addresses;
     hsrv_loop **loops;
@@ -5390,7 +5451,7 @@ static hsrv_segment *hsrv_output_new(hsrv_memory *memory, size_t size) {
     segment->len = size;
     segment->release = NULL;
     segment->release_arg = NULL;
-    segment->raw = false;
+    segment->raw = segment->lost = false;
     return segment;
 }
 
@@ -5453,22 +5514,19 @@ static size_t hsrv_output_pending(const hsrv_chain *chain) {
     return n;
 }
 
-// Drops a list of segments that is in no chain.
+// Drops a list of segments that will not be sent.
 static void hsrv_output_drop_list(hsrv_memory *memory, hsrv_segment *segment) {
     while (segment) {
         hsrv_segment *next = segment->next;
+        segment->lost = true;
         hsrv_output_drop(memory, segment);
         segment = next;
     }
 }
 
 static void hsrv_output_clear(hsrv_memory *memory, hsrv_chain *chain) {
-    while (chain->first) {
-        hsrv_segment *segment = chain->first;
-        chain->first = segment->next;
-        hsrv_output_drop(memory, segment);
-    }
-    chain->last = NULL;
+    hsrv_output_drop_list(memory, chain->first);
+    chain->first = chain->last = NULL;
 }
 
 // ===========================================================================================
@@ -5786,6 +5844,7 @@ static httpsrv_req *hsrv_loop_take_request(hsrv_loop *loop) {
     hsrv_memory_arena_init(&req->arena, &loop->srv->memory, memory, HTTPSRV_REQUEST_MEMORY);
     req->answer.headers_end = &req->answer.headers;
     req->posts_end = &req->posts;
+    req->dones_end = &req->dones;
     req->message.kind = HSRV_MESSAGE_RETURNED;
     if (hsrv_loop_take_place(loop, req)) return req;
     hsrv_loop_free_request(loop, req);
@@ -6133,6 +6192,51 @@ static bool hsrv_request_revoke(httpsrv_req *req) {
     return hsrv_request_swap(req->place, hsrv_request_generation(req), HSRV_PLACE_OPEN, HSRV_PLACE_CLOSED);
 }
 
+// ---- what goes along ----
+
+static httpsrv_result hsrv_request_put(httpsrv_req *req, const void *key, void *data) {
+    for (hsrv_put *put = req->puts; put; put = put->next) {
+        if (put->key != key) continue;
+        put->data = data;
+        return HTTPSRV_OK;
+    }
+    hsrv_put *put = (hsrv_put *)hsrv_memory_arena_take(&req->arena, sizeof *put);
+    if (!put) return HTTPSRV_NOMEM;
+    put->next = req->puts;
+    put->key = key;
+    put->data = data;
+    req->puts = put;
+    return HTTPSRV_OK;
+}
+
+static void *hsrv_request_get(const httpsrv_req *req, const void *key) {
+    for (const hsrv_put *put = req->puts; put; put = put->next) {
+        if (put->key == key) return put->data;
+    }
+    return NULL;
+}
+
+// ---- ends ----
+
+static void hsrv_request_tell_done(void *arg) {
+    hsrv_done *done = (hsrv_done *)arg;
+    done->outcome.delivered = !done->segment.lost;
+    done->fn(&done->outcome, done->arg);
+}
+
+static httpsrv_result hsrv_request_on_done(httpsrv_req *req, httpsrv_done_fn fn, void *arg) {
+    hsrv_done *done = (hsrv_done *)hsrv_memory_take_zeroed(&req->srv->memory, sizeof *done);
+    if (!done) return HTTPSRV_NOMEM;
+    done->segment.size = sizeof *done;
+    done->segment.release = hsrv_request_tell_done;
+    done->segment.release_arg = done;
+    done->fn = fn;
+    done->arg = arg;
+    *req->dones_end = done;
+    req->dones_end = &done->next;
+    return HTTPSRV_OK;
+}
+
 static void hsrv_request_tell_gone(httpsrv_req *req) {
     const uint32_t gone = __atomic_fetch_or(&req->gone, HSRV_GONE_SET, __ATOMIC_SEQ_CST);
     if ((gone & HSRV_GONE_WATCHED) && !(gone & HSRV_GONE_SET)) req->gone_fn(req->gone_arg);
@@ -6212,6 +6316,19 @@ static void hsrv_request_drop_trailers(httpsrv_req *req) {
     req->trailers.num_fields = 0;
 }
 
+// Tells that there will be no more of the answer. [loop]
+static void hsrv_request_drop_dones(httpsrv_req *req) {
+    while (req->dones) {
+        hsrv_done *done = req->dones;
+        req->dones = done->next;
+        done->outcome.status = req->status_sent;
+        done->outcome.bytes = req->bytes_sent;
+        done->segment.lost = true;
+        hsrv_output_drop(&req->srv->memory, &done->segment);
+    }
+    req->dones_end = &req->dones;
+}
+
 static void hsrv_request_drop_form(httpsrv_req *req) {
     for (hsrv_spool *spool = req->spools; spool; spool = spool->next) {
         hsrv_sys_close(spool->fd);
@@ -6226,6 +6343,7 @@ static void hsrv_request_release(hsrv_loop *loop, httpsrv_req *req) {
     if (req->shared) hsrv_request_release_shared(req);
     if (req->stream.used) hsrv_request_release_stream(req);
     if (req->form_read) hsrv_request_drop_form(req);
+    if (req->dones) hsrv_request_drop_dones(req);
     if (req->answer.release) req->answer.release(req->answer.release_arg);
     if (req->arena.blocks) hsrv_memory_arena_free(&req->arena);
     if (req->body_buffer.ptr) hsrv_memory_buffer_free(req->arena.memory, &req->body_buffer);
@@ -6235,6 +6353,9 @@ static void hsrv_request_release(hsrv_loop *loop, httpsrv_req *req) {
     req->inline_conn = NULL;
     req->route = NULL;
     req->attached = NULL;
+    req->puts = NULL;
+    req->status_sent = 0;
+    req->bytes_sent = 0;
     req->raw = NULL;
     req->raw_len = 0;
     req->body = req->peer_text = req->path = req->plain = hsrv_text_absent();
@@ -6676,6 +6797,8 @@ static void hsrv_conn_flush_chain(hsrv_loop *loop, hsrv_conn *c) {
             hsrv_loop_ready(loop, c);
             return;
         }
+        hsrv_output_consume(&loop->srv->memory, &c->out, 0); // those that only tell
+        if (!c->out.first) break;
         size_t asked, done;
         const hsrv_io io = hsrv_output_send_chain(c->fd, &c->out, &asked, &done);
         hsrv_conn_after_send(loop, c, io, asked, done);
@@ -7222,8 +7345,14 @@ static httpsrv_result hsrv_emit_large(hsrv_loop *loop, hsrv_conn *c, hsrv_answer
 
 static void hsrv_emit_count(hsrv_loop *loop, hsrv_conn *c, int status) {
     c->served++;
+    if (c->req) c->req->status_sent = status;
     hsrv_platform_count(&loop->counters.answers[0], 1);
     hsrv_platform_count(&loop->counters.answers[status / 100], 1);
+}
+
+// Of an answer, for those who want to know.
+static inline void hsrv_emit_add(hsrv_conn *c, size_t bytes) {
+    if (c->req) c->req->bytes_sent += (int64_t)bytes;
 }
 
 static void hsrv_emit_count_end(hsrv_loop *loop) {
@@ -7240,11 +7369,14 @@ static httpsrv_result hsrv_emit_answer(hsrv_loop *loop, hsrv_conn *c, hsrv_answe
     if (large) {
         const httpsrv_result result = hsrv_emit_large(loop, c, answer, how, head_size, with_body);
         if (result != HTTPSRV_OK) return result;
+        hsrv_emit_add(c, head_size + copied);
     } else {
         char *out = hsrv_conn_reserve(loop, c, head_size + copied);
+        const char *begin = out;
         out = hsrv_emit_head(out, loop, answer, how);
         if (copied > 0) out = hsrv_text_append(out, answer->body);
         loop->output_len = (size_t)(out - loop->output);
+        hsrv_emit_add(c, (size_t)(out - begin));
     }
     hsrv_emit_release(answer);
     hsrv_emit_count(loop, c, answer->status);
@@ -7270,7 +7402,7 @@ static httpsrv_result hsrv_emit_begin(hsrv_loop *loop, hsrv_conn *c, hsrv_answer
     const bool until_close = answer->framing == HSRV_FRAMING_CLOSE && !s->silent;
     const bool unasked = req->owes_continue && answer->status >= 400; // such a client may keep its body
     const hsrv_manner how = hsrv_emit_manner_of(loop, c, req, until_close || unasked);
-    if (!req->on_body && !req->route->stream) s->body_over = true;
+    if (!req->on_body && !(req->route && req->route->stream)) s->body_over = true;
     if (req->owes_continue && !unasked) hsrv_emit_continue(loop, c);
     const httpsrv_result result = hsrv_emit_answer(loop, c, answer, &how);
     if (result != HTTPSRV_OK) return result;
@@ -7341,6 +7473,7 @@ static httpsrv_result hsrv_emit_piece(hsrv_loop *loop, hsrv_conn *c, httpsrv_str
         hsrv_output_append(&c->out, segment);
     }
     s->written = true;
+    hsrv_emit_add(c, size);
     return HTTPSRV_OK;
 }
 
@@ -7366,6 +7499,7 @@ static void hsrv_emit_passed(hsrv_loop *loop, hsrv_conn *c, hsrv_segment *segmen
     if (c->req->answer.framing == HSRV_FRAMING_CHUNKED) hsrv_output_frame(segment);
     hsrv_request_sent(c->req, counted - segment->len); // the cost is more than a frame
     s->written = true;
+    hsrv_emit_add(c, segment->len);
     hsrv_emit_segment(loop, c, segment);
 }
 
@@ -7390,6 +7524,7 @@ static httpsrv_result hsrv_emit_end(hsrv_loop *loop, hsrv_conn *c) {
         }
         memcpy(out, "\r\n", 2);
         __atomic_fetch_add(&s->out_queued, segment->len, __ATOMIC_SEQ_CST);
+        hsrv_emit_add(c, segment->len);
         hsrv_emit_segment(loop, c, segment);
     }
     s->end_out = true;
@@ -8042,7 +8177,7 @@ static httpsrv_result hsrv_response_redirect(httpsrv_req *req, int status, const
 }
 
 // ===========================================================================================
-// >>content   Cookies, forms.    owns: nothing    thread: holder    uses: >>frames >>response
+// >>content   Cookies, forms, filters.    owns: nothing    thread: holder    uses: >>frames >>conn >>response
 // ===========================================================================================
 
 // ---- cookies: RFC 6265 ----
@@ -8392,6 +8527,266 @@ static httpsrv_str hsrv_content_form_field(httpsrv_req *req, httpsrv_str name) {
     return hsrv_text_absent();
 }
 
+// ---- filters ----
+
+static void hsrv_content_add_field(httpsrv_req *req, const char *name, const char *value) {
+    if (value && value[0]) hsrv_response_add(req, hsrv_text_of(name), hsrv_text_of(value));
+}
+
+// -- cross-origin requests --
+
+// What Access-Control-Allow-Origin says; absent if the origin may not ask.
+static httpsrv_str hsrv_content_cors_origin(const httpsrv_cors_config *config, httpsrv_str origin) {
+    if (!config->origins) return config->credentials ? hsrv_text_absent() : hsrv_text_of("*");
+    for (const char *const *allowed = config->origins; *allowed; allowed++) {
+        if (hsrv_text_equal(hsrv_text_of(*allowed), origin)) return origin;
+    }
+    return hsrv_text_absent();
+}
+
+static httpsrv_verdict hsrv_content_cors_preflight(httpsrv_req *req, const httpsrv_cors_config *config) {
+    char max_age[24];
+    const httpsrv_str asked = hsrv_request_field(&req->head, hsrv_text_of("access-control-request-headers"));
+    const char *methods = config->methods ? config->methods : "GET, HEAD, POST, PUT, PATCH, DELETE";
+    hsrv_content_add_field(req, "Access-Control-Allow-Methods", methods);
+    if (config->headers)
+        hsrv_content_add_field(req, "Access-Control-Allow-Headers", config->headers);
+    else if (asked.len > 0)
+        hsrv_response_add(req, hsrv_text_of("Access-Control-Allow-Headers"), asked);
+    *hsrv_text_format_number(max_age, (uint64_t)(config->max_age > 0 ? config->max_age : 600)) = '\0';
+    hsrv_content_add_field(req, "Access-Control-Max-Age", max_age);
+    hsrv_content_add_field(req, "Vary", "Access-Control-Request-Method, Access-Control-Request-Headers");
+    hsrv_response_reply(req, 204, NULL, hsrv_text_view("", 0));
+    return HTTPSRV_DONE;
+}
+
+static httpsrv_verdict hsrv_content_cors(httpsrv_req *req, const httpsrv_cors_config *config) {
+    const httpsrv_str origin = hsrv_request_field(&req->head, hsrv_text_of("origin"));
+    if (config->origins) hsrv_content_add_field(req, "Vary", "Origin");
+    if (!origin.ptr) return HTTPSRV_NEXT;
+    const httpsrv_str allowed = hsrv_content_cors_origin(config, origin);
+    if (!allowed.ptr) return HTTPSRV_NEXT;
+    hsrv_response_add(req, hsrv_text_of("Access-Control-Allow-Origin"), allowed);
+    if (config->credentials) hsrv_content_add_field(req, "Access-Control-Allow-Credentials", "true");
+    const httpsrv_str method = hsrv_request_field(&req->head, hsrv_text_of("access-control-request-method"));
+    if (req->head.method_id == HTTPSRV_METHOD_OPTIONS && method.ptr) return hsrv_content_cors_preflight(req, config);
+    hsrv_content_add_field(req, "Access-Control-Expose-Headers", config->expose);
+    return HTTPSRV_NEXT;
+}
+
+// -- basic authentication --
+
+static const char hsrv_content_auth_key = 0, hsrv_content_id_key = 0; // their addresses are keys of hsrv_request_put
+
+// Whether two texts are the same, in a time that tells no more than their lengths.
+static bool hsrv_content_same(httpsrv_str a, httpsrv_str b) {
+    unsigned differ = a.len != b.len;
+    for (size_t i = 0; i < a.len; i++) {
+        differ |= (unsigned)(unsigned char)a.ptr[i] ^ (unsigned)(unsigned char)(b.len > 0 ? b.ptr[i % b.len] : 0);
+    }
+    return differ == 0;
+}
+
+// All accounts are looked at, whichever fits.
+static bool hsrv_content_has_account(const httpsrv_account *accounts, httpsrv_str name, httpsrv_str password) {
+    unsigned found = 0;
+    for (const httpsrv_account *account = accounts; account && account->name; account++) {
+        const unsigned names = hsrv_content_same(name, hsrv_text_of(account->name));
+        const unsigned passwords = hsrv_content_same(password, hsrv_text_of(account->password));
+        found |= names & passwords;
+    }
+    return found != 0;
+}
+
+// Whoever the Authorization field says, if it may be believed; absent otherwise. RFC 7617 section 2.
+static httpsrv_str hsrv_content_authenticate(httpsrv_req *req, const httpsrv_basic_auth_config *config) {
+    const httpsrv_str field = hsrv_request_field(&req->head, hsrv_text_of("authorization"));
+    if (field.len < 6 || !hsrv_text_equal_nocase(hsrv_text_view(field.ptr, 6), hsrv_text_of("basic "))) {
+        return hsrv_text_absent();
+    }
+    const httpsrv_str encoded = hsrv_text_trim(hsrv_text_view(field.ptr + 6, field.len - 6));
+    char *plain = (char *)hsrv_memory_arena_take(&req->arena, encoded.len + 1);
+    const ptrdiff_t len = plain ? hsrv_text_base64_decode(plain, encoded) : -1;
+    const char *colon = len > 0 ? (const char *)memchr(plain, ':', (size_t)len) : NULL;
+    if (!colon) return hsrv_text_absent();
+    const httpsrv_str name = hsrv_text_view(plain, (size_t)(colon - plain));
+    const httpsrv_str password = hsrv_text_view(colon + 1, (size_t)len - name.len - 1);
+    const bool known = config->check ? config->check(name, password, config->user)
+                                     : hsrv_content_has_account(config->accounts, name, password);
+    return known ? name : hsrv_text_absent();
+}
+
+static httpsrv_verdict hsrv_content_basic_auth(httpsrv_req *req, const httpsrv_basic_auth_config *config) {
+    char challenge[256];
+    const httpsrv_str name = hsrv_content_authenticate(req, config);
+    httpsrv_str *kept = name.ptr ? (httpsrv_str *)hsrv_memory_arena_take(&req->arena, sizeof *kept) : NULL;
+    if (kept) {
+        *kept = name;
+        if (hsrv_request_put(req, &hsrv_content_auth_key, kept) == HTTPSRV_OK) return HTTPSRV_NEXT;
+    }
+    snprintf(challenge, sizeof challenge, "Basic realm=\"%.200s\", charset=\"UTF-8\"",
+             config->realm ? config->realm : "restricted");
+    hsrv_response_set(req, hsrv_text_of("WWW-Authenticate"), hsrv_text_of(challenge));
+    hsrv_response_reply(req, 401, "text/plain", hsrv_text_of("401 Unauthorized\n"));
+    return HTTPSRV_DONE;
+}
+
+// -- security --
+
+static void hsrv_content_add_default(httpsrv_req *req, const char *name, const char *value, const char *fallback) {
+    hsrv_content_add_field(req, name, value ? value : fallback);
+}
+
+static httpsrv_verdict hsrv_content_security_headers(httpsrv_req *req, const httpsrv_security_config *config) {
+    char hsts[64] = "max-age=";
+    httpsrv_security_config defaults;
+    memset(&defaults, 0, sizeof defaults);
+    if (!config) config = &defaults;
+    hsrv_content_add_field(req, "X-Content-Type-Options", "nosniff");
+    hsrv_content_add_default(req, "X-Frame-Options", config->frame_options, "DENY");
+    hsrv_content_add_default(req, "Referrer-Policy", config->referrer_policy, "no-referrer");
+    hsrv_content_add_default(req, "Content-Security-Policy", config->content_security_policy, "default-src 'self'");
+    if (config->hsts <= 0) return HTTPSRV_NEXT;
+    *hsrv_text_format_number(hsts + 8, (uint64_t)config->hsts) = '\0';
+    hsrv_content_add_field(req, "Strict-Transport-Security", hsts);
+    return HTTPSRV_NEXT;
+}
+
+// -- rates --
+
+#define HSRV_RATE_SETS  1024u // a power of two
+#define HSRV_RATE_WAYS  4u
+#define HSRV_RATE_LOCKS 16u // a power of two
+
+// How much an address may still ask: a bucket that fills with time.
+typedef struct hsrv_rate {
+    const httpsrv_rate_config *config; // NULL: free
+    unsigned char key[16];
+    uint64_t stamp; // ms: when it was looked at last
+    int64_t credit; // thousandths of requests
+} hsrv_rate;
+
+// Shared by all threads; a lock for each stripe of the sets.
+typedef struct hsrv_rate_table {
+    pthread_mutex_t locks[HSRV_RATE_LOCKS];
+    uint64_t secret[2]; // in the hash: nobody can choose addresses that share a set
+    hsrv_rate sets[HSRV_RATE_SETS][HSRV_RATE_WAYS];
+} hsrv_rate_table;
+
+static hsrv_rate_table *hsrv_content_new_rates(hsrv_memory *memory) {
+    hsrv_rate_table *table = (hsrv_rate_table *)hsrv_memory_take_zeroed(memory, sizeof *table);
+    if (!table) return NULL;
+    hsrv_sys_random(table->secret, sizeof table->secret);
+    for (size_t i = 0; i < HSRV_RATE_LOCKS; i++) {
+        pthread_mutex_init(&table->locks[i], NULL);
+    }
+    return table;
+}
+
+static void hsrv_content_free_rates(hsrv_memory *memory, hsrv_rate_table *table) {
+    for (size_t i = 0; i < HSRV_RATE_LOCKS; i++) {
+        pthread_mutex_destroy(&table->locks[i]);
+    }
+    hsrv_memory_give(memory, table, sizeof *table);
+}
+
+// The entry of an address in its set, or the one that was not used for longest, made new.
+static hsrv_rate *hsrv_content_find_rate(hsrv_rate set[HSRV_RATE_WAYS], const httpsrv_rate_config *config,
+                                         const unsigned char key[16], uint64_t now, int64_t full) {
+    hsrv_rate *oldest = set;
+    for (size_t i = 0; i < HSRV_RATE_WAYS; i++) {
+        if (set[i].config == config && memcmp(set[i].key, key, 16) == 0) return &set[i];
+        if (!set[i].config || (oldest->config && set[i].stamp < oldest->stamp)) oldest = &set[i];
+    }
+    oldest->config = config;
+    memcpy(oldest->key, key, 16);
+    oldest->stamp = now;
+    oldest->credit = full;
+    return oldest;
+}
+
+// Takes one request off an entry. 0, or the seconds until there is one.
+static int64_t hsrv_content_spend_rate(hsrv_rate *rate, int64_t per_second, uint64_t now, int64_t full) {
+    const uint64_t since = now > rate->stamp ? now - rate->stamp : 0;
+    const bool long_ago = since > (uint64_t)(full / per_second) + 1;
+    rate->credit = long_ago ? full : rate->credit + (int64_t)since * per_second;
+    if (rate->credit > full) rate->credit = full;
+    rate->stamp = now;
+    if (rate->credit >= 1000) {
+        rate->credit -= 1000;
+        return 0;
+    }
+    return (1000 - rate->credit + per_second * 1000 - 1) / (per_second * 1000);
+}
+
+static int64_t hsrv_content_ask_rate(httpsrv_req *req, const httpsrv_rate_config *config) {
+    hsrv_rate_table *table = req->srv->rates;
+    const int64_t per_second = config->per_second > 0 ? config->per_second : 10;
+    const int64_t full = 1000 * (config->burst > 0 ? config->burst : 2 * per_second);
+    const uint64_t now = hsrv_sys_monotonic_ms();
+    unsigned char key[16];
+    uint64_t halves[2];
+    hsrv_conn_tally_key(req->peer, key);
+    memcpy(halves, key, sizeof halves);
+    uint64_t hash = (halves[0] ^ table->secret[0]) * 0x9e3779b97f4a7c15u;
+    hash = ((hash ^ hash >> 32) ^ halves[1] ^ table->secret[1] ^ (uint64_t)(uintptr_t)config) * 0xbf58476d1ce4e5b9u;
+    const size_t set = (size_t)(hash ^ hash >> 32) & (HSRV_RATE_SETS - 1);
+    pthread_mutex_t *lock = &table->locks[set & (HSRV_RATE_LOCKS - 1)];
+    pthread_mutex_lock(lock);
+    hsrv_rate *rate = hsrv_content_find_rate(table->sets[set], config, key, now, full);
+    const int64_t wait = hsrv_content_spend_rate(rate, per_second, now, full);
+    pthread_mutex_unlock(lock);
+    return wait;
+}
+
+static httpsrv_verdict hsrv_content_rate_limit(httpsrv_req *req, const httpsrv_rate_config *config) {
+    char text[24];
+    const int64_t wait = req->srv->rates ? hsrv_content_ask_rate(req, config) : 0;
+    if (wait == 0) return HTTPSRV_NEXT;
+    *hsrv_text_format_number(text, (uint64_t)wait) = '\0';
+    hsrv_content_add_field(req, "Retry-After", text);
+    hsrv_response_reply(req, 429, "text/plain", hsrv_text_of("429 Too Many Requests\n"));
+    return HTTPSRV_DONE;
+}
+
+// -- ids --
+
+static bool hsrv_content_id_valid(httpsrv_str id) {
+    for (size_t i = 0; i < id.len; i++) {
+        const char c = hsrv_text_lower(id.ptr[i]);
+        if (!(c >= 'a' && c <= 'z') && !(c >= '0' && c <= '9') && c != '-' && c != '_' && c != '.') return false;
+    }
+    return id.len > 0 && id.len <= 64;
+}
+
+static httpsrv_str hsrv_content_make_id(httpsrv_req *req) {
+    unsigned char random[16];
+    char *id = (char *)hsrv_memory_arena_take(&req->arena, 2 * sizeof random);
+    if (!id || hsrv_sys_random(random, sizeof random) != (ssize_t)sizeof random) return hsrv_text_absent();
+    for (size_t i = 0; i < sizeof random; i++) {
+        id[2 * i] = "0123456789abcdef"[random[i] >> 4];
+        id[2 * i + 1] = "0123456789abcdef"[random[i] & 15];
+    }
+    return hsrv_text_view(id, 2 * sizeof random);
+}
+
+static httpsrv_verdict hsrv_content_request_id(httpsrv_req *req) {
+    const httpsrv_str given = hsrv_request_field(&req->head, hsrv_text_of("x-request-id"));
+    const httpsrv_str id =
+        hsrv_content_id_valid(given) ? hsrv_memory_arena_copy(&req->arena, given) : hsrv_content_make_id(req);
+    httpsrv_str *kept = (httpsrv_str *)hsrv_memory_arena_take(&req->arena, sizeof *kept);
+    if (!kept || !id.ptr) return HTTPSRV_NEXT;
+    *kept = id;
+    hsrv_request_put(req, &hsrv_content_id_key, kept);
+    hsrv_response_set(req, hsrv_text_of("X-Request-Id"), id);
+    return HTTPSRV_NEXT;
+}
+
+static httpsrv_str hsrv_content_kept(const httpsrv_req *req, const char *key) {
+    const httpsrv_str *kept = (const httpsrv_str *)hsrv_request_get(req, key);
+    return kept ? *kept : hsrv_text_absent();
+}
+
 // ===========================================================================================
 // >>session   Server-sent events.    owns: nothing    thread: loop; send, publish: any    uses: >>frames >>response
 // ===========================================================================================
@@ -8526,6 +8921,7 @@ static httpsrv_token hsrv_session_begin(httpsrv_req *req, httpsrv_str channel) {
 // Queues bytes that are borrowed from the news, unless they can be sent at once.
 static httpsrv_result hsrv_session_queue(hsrv_loop *loop, hsrv_conn *c, hsrv_news *news, httpsrv_str bytes) {
     __atomic_fetch_add(&c->req->stream.out_queued, bytes.len, __ATOMIC_SEQ_CST);
+    hsrv_emit_add(c, bytes.len);
     if (bytes.len <= (c->out.first ? HSRV_SMALL_SEGMENT : HTTPSRV_WRITE_BUFFER) && bytes.len <= HTTPSRV_WRITE_BUFFER) {
         char *out = hsrv_conn_reserve(loop, c, bytes.len);
         out = hsrv_text_append(out, bytes);
@@ -8574,9 +8970,24 @@ static void hsrv_session_show_life(hsrv_loop *loop, hsrv_conn *c) {
 //             uses: >>router >>response >>session
 // ===========================================================================================
 
+// Puts those who want to know of its end behind an answer.
+static void hsrv_dispatch_mark_end(hsrv_loop *loop, hsrv_conn *c) {
+    httpsrv_req *req = c->req;
+    hsrv_conn_keep_output(loop, c, 0);
+    while (req->dones) {
+        hsrv_done *done = req->dones;
+        req->dones = done->next;
+        done->outcome.status = req->status_sent;
+        done->outcome.bytes = req->bytes_sent;
+        hsrv_output_append(&c->out, &done->segment);
+    }
+    req->dones_end = &req->dones;
+}
+
 // What follows an answer that is queued: the next request, the rest of this one's body, or the end.
 static void hsrv_dispatch_answered(hsrv_loop *loop, hsrv_conn *c) {
     httpsrv_req *req = c->req;
+    if (req && !req->away && HSRV_UNLIKELY(req->dones != NULL)) hsrv_dispatch_mark_end(loop, c);
     const bool complete = req && req->parser.phase == HTTPSRV_PHASE_DONE;
     if (req && !req->away && req->answered_twice) hsrv_loop_note(loop, HTTPSRV_LOG_ANSWERED_TWICE, c, 0);
     c->stamp = (uint32_t)loop->now;
@@ -8599,11 +9010,13 @@ static void hsrv_dispatch_say(hsrv_loop *loop, hsrv_conn *c, int status, const h
     hsrv_header header;
     hsrv_answer answer;
     memset(&answer, 0, sizeof answer);
-    header.next = NULL;
     header.name = extra;
     header.value = value;
     answer.status = status;
-    answer.headers = extra.ptr ? &header : NULL;
+    const bool filtered = c->req && c->req->route == &loop->srv->no_route; // filters may have set fields
+    hsrv_header *others = filtered ? c->req->answer.headers : NULL;
+    header.next = others;
+    answer.headers = extra.ptr ? &header : others;
     answer.type = hsrv_text_of("text/plain");
     char *end = hsrv_text_format_number(text, (uint64_t)status);
     *end++ = ' ';
@@ -8686,28 +9099,6 @@ static httpsrv_str hsrv_dispatch_allow(hsrv_loop *loop, const httpsrv_req *req, 
     return list;
 }
 
-// Answers a request that no route takes: 501, 404, 405, or OPTIONS. Unknown methods are asked about first, since
-// nothing can be said about a path for a method that means nothing here.
-static void hsrv_dispatch_no_route(hsrv_loop *loop, hsrv_conn *c) {
-    const httpsrv_req *req = c->req;
-    hsrv_router *router = &loop->srv->router;
-    const httpsrv_head *head = &req->head;
-    const bool known = head->method_id != HTTPSRV_METHOD_OTHER || hsrv_router_knows(router, head->method);
-    if (!known || head->form == HTTPSRV_FORM_AUTHORITY) {
-        hsrv_dispatch_refuse(loop, c, 501, HTTPSRV_LOG_UNKNOWN_METHOD);
-        return;
-    }
-    char buf[HSRV_ALLOW_SIZE];
-    const httpsrv_str allow = hsrv_dispatch_allow(loop, req, buf);
-    if (allow.len == 0) {
-        hsrv_dispatch_refuse(loop, c, 404, HTTPSRV_LOG_NOT_FOUND);
-        return;
-    }
-    const bool options = head->method_id == HTTPSRV_METHOD_OPTIONS;
-    hsrv_dispatch_refuse_with(loop, c, options ? 204 : 405, options ? HTTPSRV_LOG_NONE : HTTPSRV_LOG_NOT_ALLOWED,
-                              hsrv_text_of("Allow"), allow);
-}
-
 // False when out of memory.
 static bool hsrv_dispatch_params(httpsrv_req *req, const hsrv_search *search) {
     req->num_params = hsrv_router_params(search, req->params);
@@ -8781,6 +9172,23 @@ static httpsrv_result hsrv_dispatch_route(hsrv_loop *loop, httpsrv_req *req) {
     return unfound && req->path.ptr[0] == '/' ? hsrv_dispatch_find_regex(loop, req) : result;
 }
 
+// ---- filters ----
+
+// Whether a decoded path begins with the segments of a prefix.
+static bool hsrv_dispatch_is_beneath(httpsrv_str path, const hsrv_filter *filter) {
+    if (path.len < filter->prefix_len || memcmp(path.ptr, filter + 1, filter->prefix_len) != 0) return false;
+    return path.len == filter->prefix_len || path.ptr[filter->prefix_len] == '/' || filter->prefix_len == 0;
+}
+
+// True if the handler's turn has come. [holder]
+static bool hsrv_dispatch_filters(httpsrv_req *req) {
+    for (const hsrv_filter *filter = req->srv->filters; filter; filter = filter->next) {
+        if (!hsrv_dispatch_is_beneath(req->plain, filter)) continue;
+        if (filter->fn(req, filter->user) == HTTPSRV_DONE || req->answered != HSRV_ANSWER_NONE) return false;
+    }
+    return true;
+}
+
 // ---- running ----
 
 // The job of a pool: runs the handler, unless the client has left meanwhile, and brings the request home. The claim's
@@ -8789,7 +9197,7 @@ static void hsrv_dispatch_job(void *arg) {
     httpsrv_req *req = (httpsrv_req *)arg;
     if (!hsrv_response_gone(req)) {
         hsrv_request_hold(req, true);
-        req->handler(req, req->route->user);
+        if (hsrv_dispatch_filters(req)) req->handler(req, req->route->user);
         hsrv_request_hold(req, false);
     }
     uint32_t claim = HSRV_CLAIM_RETURNED;
@@ -9049,6 +9457,20 @@ static void hsrv_dispatch_inline(hsrv_loop *loop, hsrv_conn *c) {
         hsrv_dispatch_go_on(loop, c);
 }
 
+// Runs the filters on the loop. True if the handler's turn has come.
+static bool hsrv_dispatch_admit(hsrv_loop *loop, hsrv_conn *c) {
+    if (HSRV_LIKELY(!loop->srv->filters)) return true;
+    hsrv_dispatch_begin_call(c);
+    const bool next = hsrv_dispatch_filters(c->req);
+    hsrv_dispatch_end_call(c);
+    if (next) return true;
+    if (c->req->answered == HSRV_ANSWER_NONE && !c->req->deferred)
+        hsrv_dispatch_refuse(loop, c, 500, HTTPSRV_LOG_NO_ANSWER);
+    else
+        hsrv_dispatch_go_on(loop, c);
+    return false;
+}
+
 // What was written is out.
 static void hsrv_dispatch_drained(hsrv_loop *loop, hsrv_conn *c) {
     hsrv_stream *s = &c->req->stream;
@@ -9128,7 +9550,7 @@ static void hsrv_dispatch_no_room(hsrv_loop *loop, hsrv_conn *c) {
     case HTTPSRV_OVERLOAD_INLINE:
         hsrv_loop_note(loop, HTTPSRV_LOG_RAN_INLINE, c, 0);
         hsrv_request_stay(req);
-        hsrv_dispatch_inline(loop, c);
+        if (hsrv_dispatch_admit(loop, c)) hsrv_dispatch_inline(loop, c);
         break;
     default:
         hsrv_request_stay(req);
@@ -9258,12 +9680,38 @@ static void hsrv_dispatch_routed(hsrv_loop *loop, hsrv_conn *c) {
         hsrv_dispatch_end_with(loop, c, 413, HTTPSRV_LOG_BODY_TOO_LARGE);
         return;
     }
+    if (!req->route->pool && !hsrv_dispatch_admit(loop, c)) return;
     if (HSRV_UNLIKELY(req->on_body || req->route->stream))
         hsrv_dispatch_stream(loop, c);
     else if (req->parser.phase == HTTPSRV_PHASE_DONE || hsrv_conn_body_in_window(loop, c))
         hsrv_dispatch_run(loop, c);
     else
         hsrv_dispatch_await_body(loop, c);
+}
+
+// Answers a request that no route takes: 501, 404, 405, or OPTIONS. Unknown methods are asked about first, since
+// nothing can be said about a path for a method that means nothing here.
+static void hsrv_dispatch_no_route(hsrv_loop *loop, hsrv_conn *c) {
+    httpsrv_req *req = c->req;
+    hsrv_router *router = &loop->srv->router;
+    const httpsrv_head *head = &req->head;
+    req->route = &loop->srv->no_route;
+    req->on_body = NULL;
+    if (!hsrv_dispatch_admit(loop, c)) return;
+    const bool known = head->method_id != HTTPSRV_METHOD_OTHER || hsrv_router_knows(router, head->method);
+    if (!known || head->form == HTTPSRV_FORM_AUTHORITY) {
+        hsrv_dispatch_refuse(loop, c, 501, HTTPSRV_LOG_UNKNOWN_METHOD);
+        return;
+    }
+    char buf[HSRV_ALLOW_SIZE];
+    const httpsrv_str allow = hsrv_dispatch_allow(loop, req, buf);
+    if (allow.len == 0) {
+        hsrv_dispatch_refuse(loop, c, 404, HTTPSRV_LOG_NOT_FOUND);
+        return;
+    }
+    const bool options = head->method_id == HTTPSRV_METHOD_OPTIONS;
+    hsrv_dispatch_refuse_with(loop, c, options ? 204 : 405, options ? HTTPSRV_LOG_NONE : HTTPSRV_LOG_NOT_ALLOWED,
+                              hsrv_text_of("Allow"), allow);
 }
 
 // A head has been read. Everything that can be refused is, before its body is.
@@ -10291,6 +10739,43 @@ static hsrv_pool *hsrv_server_route_pool(httpsrv *srv, const char *name) {
     return hsrv_server_add_pool(srv, &config);
 }
 
+// ---- filters ----
+
+static httpsrv_result hsrv_server_use(httpsrv *srv, const char *prefix, httpsrv_filter fn, void *user) {
+    if (srv->state != HSRV_SERVER_SETUP) return HTTPSRV_STATE;
+    if (!prefix || prefix[0] != '/' || !fn) {
+        return hsrv_server_fail(srv, HTTPSRV_ROUTE, "filter \"%s\": a path and a function are wanted",
+                                prefix ? prefix : "");
+    }
+    size_t len = strlen(prefix);
+    if (prefix[len - 1] == '/') len--;
+    hsrv_filter *filter = (hsrv_filter *)hsrv_memory_take_zeroed(&srv->memory, sizeof *filter + len);
+    if (!filter) return hsrv_server_fail(srv, HTTPSRV_NOMEM, "filter \"%s\": out of memory", prefix);
+    memcpy(filter + 1, prefix, len);
+    filter->prefix_len = len;
+    filter->fn = fn;
+    filter->user = user;
+    *srv->filters_end = filter;
+    srv->filters_end = &filter->next;
+    return HTTPSRV_OK;
+}
+
+// The table of a filter that limits rates; there is one.
+static httpsrv_result hsrv_server_need_rates(httpsrv *srv) {
+    if (srv->rates || srv->state != HSRV_SERVER_SETUP) return HTTPSRV_OK;
+    srv->rates = hsrv_content_new_rates(&srv->memory);
+    return srv->rates ? HTTPSRV_OK : hsrv_server_fail(srv, HTTPSRV_NOMEM, "rate limit: out of memory");
+}
+
+static void hsrv_server_free_filters(httpsrv *srv) {
+    while (srv->filters) {
+        hsrv_filter *filter = srv->filters;
+        srv->filters = filter->next;
+        hsrv_memory_give(&srv->memory, filter, sizeof *filter + filter->prefix_len);
+    }
+    if (srv->rates) hsrv_content_free_rates(&srv->memory, srv->rates);
+}
+
 // ---- life ----
 
 // NULL when out of memory. Errors of the configuration stay in srv->result.
@@ -10302,6 +10787,7 @@ static httpsrv *hsrv_server_new(const httpsrv_config *config) {
     srv->memory = memory;
     srv->config = *config;
     srv->shortest_timeout_ms = -1;
+    srv->filters_end = &srv->filters;
     hsrv_router_init(&srv->router);
     hsrv_server_complete(srv);
     if (srv->config.max.memory >= 0 && (uint64_t)srv->config.max.memory < SIZE_MAX) {
@@ -10440,6 +10926,8 @@ static httpsrv_result hsrv_server_complete_routes(httpsrv *srv) {
             hsrv_server_complete_route(srv, route);
         }
     }
+    srv->no_route.max_body = srv->config.max.body;
+    hsrv_server_complete_route_timeout(srv, &srv->no_route);
     if (srv->result == HTTPSRV_OK && !hsrv_router_build(router, &srv->memory)) {
         hsrv_server_fail(srv, HTTPSRV_NOMEM, "routes: out of memory");
     }
@@ -10873,6 +11361,7 @@ static void hsrv_server_free(httpsrv *srv) {
         hsrv_loop_free(srv->loops[i]);
     }
     hsrv_conn_tally_free(srv);
+    hsrv_server_free_filters(srv);
     hsrv_memory memory = srv->memory;
     hsrv_memory_give(&memory, srv->loops, (size_t)hsrv_server_loop_count(srv) * sizeof(hsrv_loop *));
     hsrv_router_free(&srv->router, &memory);
@@ -11197,6 +11686,65 @@ HTTPSRV_API httpsrv_result httpsrv_end(httpsrv_req *req) {
 HTTPSRV_API httpsrv_result httpsrv_abort(httpsrv_req *req) {
     hsrv_request_assert_held(req);
     return hsrv_response_abort(req);
+}
+
+HTTPSRV_API httpsrv_result httpsrv_put(httpsrv_req *req, const void *key, void *data) {
+    hsrv_request_assert_held(req);
+    return hsrv_request_put(req, key, data);
+}
+
+HTTPSRV_API void *httpsrv_get(const httpsrv_req *req, const void *key) {
+    hsrv_request_assert_held(req);
+    return hsrv_request_get(req, key);
+}
+
+HTTPSRV_API httpsrv_result httpsrv_on_done(httpsrv_req *req, httpsrv_done_fn fn, void *arg) {
+    hsrv_request_assert_held(req);
+    if (!fn) return HTTPSRV_ARG;
+    const bool over = req->answered != HSRV_ANSWER_NONE && req->answered != HSRV_ANSWER_BEGUN;
+    return over ? HTTPSRV_STATE : hsrv_request_on_done(req, fn, arg);
+}
+
+HTTPSRV_API httpsrv_verdict httpsrv_cors(httpsrv_req *req, void *config) {
+    hsrv_request_assert_held(req);
+    return hsrv_content_cors(req, (const httpsrv_cors_config *)config);
+}
+
+HTTPSRV_API httpsrv_verdict httpsrv_basic_auth(httpsrv_req *req, void *config) {
+    hsrv_request_assert_held(req);
+    return hsrv_content_basic_auth(req, (const httpsrv_basic_auth_config *)config);
+}
+
+HTTPSRV_API httpsrv_str httpsrv_auth_name(const httpsrv_req *req) {
+    hsrv_request_assert_held(req);
+    return hsrv_content_kept(req, &hsrv_content_auth_key);
+}
+
+HTTPSRV_API httpsrv_verdict httpsrv_security_headers(httpsrv_req *req, void *config) {
+    hsrv_request_assert_held(req);
+    return hsrv_content_security_headers(req, (const httpsrv_security_config *)config);
+}
+
+HTTPSRV_API httpsrv_verdict httpsrv_rate_limit(httpsrv_req *req, void *config) {
+    hsrv_request_assert_held(req);
+    return hsrv_content_rate_limit(req, (const httpsrv_rate_config *)config);
+}
+
+HTTPSRV_API httpsrv_verdict httpsrv_request_id(httpsrv_req *req, void *config) {
+    hsrv_request_assert_held(req);
+    (void)config;
+    return hsrv_content_request_id(req);
+}
+
+HTTPSRV_API httpsrv_str httpsrv_id(const httpsrv_req *req) {
+    hsrv_request_assert_held(req);
+    return hsrv_content_kept(req, &hsrv_content_id_key);
+}
+
+HTTPSRV_API httpsrv_result httpsrv_use(httpsrv *srv, const char *prefix, httpsrv_filter filter, void *user) {
+    if (!srv) return HTTPSRV_ARG;
+    const httpsrv_result result = filter == httpsrv_rate_limit ? hsrv_server_need_rates(srv) : HTTPSRV_OK;
+    return result == HTTPSRV_OK ? hsrv_server_use(srv, prefix, filter, user) : result;
 }
 
 HTTPSRV_API httpsrv_str httpsrv_cookie(const httpsrv_req *req, const char *name) {
