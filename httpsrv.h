@@ -99,6 +99,9 @@
 #if defined(HTTPSRV_IMPLEMENTATION) && !defined(_GNU_SOURCE)
 #define _GNU_SOURCE // before the first header of the system
 #endif
+#if defined(HTTPSRV_IMPLEMENTATION) && !defined(_FILE_OFFSET_BITS)
+#define _FILE_OFFSET_BITS 64 // likewise: files of any size on 32-bit machines
+#endif
 
 #include <stdarg.h>
 #include <stdbool.h>
@@ -1093,6 +1096,7 @@ HTTPSRV_API bool httpsrv_parse_done(const httpsrv_parser *parser);
 // ===========================================================================================
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -1111,6 +1115,7 @@ HTTPSRV_API bool httpsrv_parse_done(const httpsrv_parser *parser);
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -1239,8 +1244,112 @@ static inline ssize_t hsrv_sys_send(int fd, const void *buf, size_t len) {
     return send(fd, buf, len, MSG_NOSIGNAL);
 }
 
-static inline ssize_t hsrv_sys_sendmsg(int fd, const struct msghdr *message) {
-    return sendmsg(fd, message, MSG_NOSIGNAL);
+// `more` says that a file follows at once: the head of an answer goes into one packet with its first bytes.
+static inline ssize_t hsrv_sys_sendmsg(int fd, const struct msghdr *message, bool more) {
+    return sendmsg(fd, message, MSG_NOSIGNAL | (more ? MSG_MORE : 0));
+}
+
+// Raises SIGPIPE like write(2), see hsrv_loop_shield.
+static inline ssize_t hsrv_sys_sendfile(int fd, int file, int64_t offset, size_t len) {
+    off_t at = (off_t)offset;
+    return sendfile(fd, file, &at, len);
+}
+
+static inline ssize_t hsrv_sys_pread(int fd, void *buf, size_t len, int64_t offset) {
+    return pread(fd, buf, len, (off_t)offset);
+}
+
+static inline int hsrv_sys_fstat(int fd, struct stat *status) {
+    return fstat(fd, status);
+}
+
+// A directory, as a place to look things up from.
+static inline int hsrv_sys_open_root(const char *path) {
+    return open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+}
+
+static inline int hsrv_sys_open_file(const char *path) {
+    return open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+}
+
+#if !defined(HTTPSRV_NO_OPENAT2) && !defined(SYS_openat2)
+#define SYS_openat2 437 // the same for all architectures
+#endif
+
+// Opens what is beneath a directory and nowhere else, by openat2(2): no link, or none that leads out. ENOSYS where the
+// kernel has no such call, EPERM where a filter of calls hides it.
+static inline int hsrv_sys_open_beneath(int root, const char *path, bool links) {
+#ifdef HTTPSRV_NO_OPENAT2
+    (void)root;
+    (void)path;
+    (void)links;
+    errno = ENOSYS;
+    return -1;
+#else
+    struct {
+        uint64_t flags, mode, resolve;
+    } how;
+    how.flags = O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+    how.mode = 0;
+    how.resolve = 0x08 | 0x02 | (links ? 0 : 0x04); // RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS
+    return (int)syscall(SYS_openat2, root, path, &how, sizeof how);
+#endif
+}
+
+// One step of the way without it: a name in a directory, as a place only, which opens nothing yet; not a link.
+static inline int hsrv_sys_open_place(int directory, const char *name, bool links) {
+    return openat(directory, name, O_PATH | O_CLOEXEC | (links ? 0 : O_NOFOLLOW));
+}
+
+// Where a descriptor's file is. The length, or -1.
+static inline ssize_t hsrv_sys_path_of(int fd, char *buf, size_t size) {
+    char name[40];
+    snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
+    return readlink(name, buf, size);
+}
+
+// Opens the file that a place is.
+static inline int hsrv_sys_open_at_place(int place) {
+    char name[40];
+    snprintf(name, sizeof name, "/proc/self/fd/%d", place);
+    return open(name, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+}
+
+// Takes the descriptor over; NULL leaves it.
+static inline DIR *hsrv_sys_open_list(int fd) {
+    return fdopendir(fd);
+}
+
+// The next name in a directory, and whether it is one; NULL at the end.
+static inline const char *hsrv_sys_next_name(DIR *list, bool *is_directory) {
+    const struct dirent *entry = readdir(list);
+    *is_directory = entry && entry->d_type == DT_DIR;
+    return entry ? entry->d_name : NULL;
+}
+
+static inline void hsrv_sys_close_list(DIR *list) {
+    closedir(list);
+}
+
+// Keeps SIGPIPE from the calling thread. `pending` says that one waits already, which is somebody else's.
+static inline void hsrv_sys_block_sigpipe(sigset_t *before, bool *pending) {
+    sigset_t pipe;
+    sigemptyset(&pipe);
+    sigaddset(&pipe, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &pipe, before);
+    sigset_t waiting;
+    sigemptyset(&waiting);
+    *pending = sigpending(&waiting) == 0 && sigismember(&waiting, SIGPIPE) == 1;
+}
+
+// Takes back what was done, and swallows a signal that came meanwhile.
+static inline void hsrv_sys_unblock_sigpipe(const sigset_t *before, bool pending) {
+    sigset_t pipe;
+    const struct timespec none = {0, 0};
+    sigemptyset(&pipe);
+    sigaddset(&pipe, SIGPIPE);
+    while (!pending && sigtimedwait(&pipe, NULL, &none) < 0 && errno == EINTR) {}
+    pthread_sigmask(SIG_SETMASK, before, NULL);
 }
 
 static inline int hsrv_sys_shutdown_write(int fd) {
@@ -1389,6 +1498,9 @@ static inline int hsrv_sys_thread_join(pthread_t thread) {
 }
 
 #endif // HTTPSRV_SEAM
+
+// If this fails: compile with -D_FILE_OFFSET_BITS=64, or include httpsrv.h before the system's headers.
+typedef char hsrv_platform_off_t_has_64_bits[sizeof(off_t) == 8 ? 1 : -1];
 
 static int hsrv_platform_cpu_count(void) {
     hsrv_cpus cpus;
@@ -2050,6 +2162,71 @@ static bool hsrv_text_is_parameter(httpsrv_str s) {
     const httpsrv_str value = hsrv_text_trim(hsrv_text_view(equals + 1, s.len - len - 1));
     if (!hsrv_text_all(hsrv_text_trim(hsrv_text_view(s.ptr, len)), HSRV_TOKEN)) return false;
     return hsrv_text_all(value, HSRV_TOKEN) || hsrv_text_is_quoted_string(value);
+}
+
+// ---- dates ----
+
+// A number of `n` digits, or with a space for the first one; -1 if it is none.
+static int hsrv_text_digits(const char *p, int n) {
+    int value = 0;
+    for (int i = 0; i < n; i++) {
+        if (p[i] == ' ' && i == 0 && n == 2) continue;
+        if (!hsrv_text_is(p[i], HSRV_DIGIT)) return -1;
+        value = value * 10 + (p[i] - '0');
+    }
+    return value;
+}
+
+static int hsrv_text_month(const char *p) {
+    static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    for (int i = 0; i < 12; i++) {
+        if (memcmp(p, months + 3 * i, 3) == 0) return i + 1;
+    }
+    return -1;
+}
+
+// Days since 1970 of a date of the Gregorian calendar, in eras of 400 years that begin in March.
+static int64_t hsrv_text_days(int year, int month, int day) {
+    const int y = month <= 2 ? year - 1 : year, era = y / 400, in_era = y - era * 400;
+    const int in_year = (153 * (month + (month > 2 ? -3 : 9)) + 2) / 5 + day - 1;
+    return (int64_t)era * 146097 + in_era * 365 + in_era / 4 - in_era / 100 + in_year - 719468;
+}
+
+// INT64_MIN for what is no time. The second may be a leap second.
+static int64_t hsrv_text_seconds(int year, int month, int day, const char *time) {
+    static const int lengths[] = {31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+    const int hour = hsrv_text_digits(time, 2), minute = hsrv_text_digits(time + 3, 2);
+    const int second = hsrv_text_digits(time + 6, 2);
+    if (year < 1601 || month < 1 || day < 1 || day > lengths[month - 1] || time[2] != ':' || time[5] != ':')
+        return INT64_MIN;
+    if (hour < 0 || hour > 23 || minute < 0 || minute > 59 || second < 0 || second > 60) return INT64_MIN;
+    return hsrv_text_days(year, month, day) * 86400 + hour * 3600 + minute * 60 + second;
+}
+
+// RFC 850: two digits of a year that lies at most 50 years ahead.
+static int hsrv_text_full_year(int two_digits, int64_t now) {
+    const int this_year = (int)(1970 + now / 31556952);
+    const int year = this_year / 100 * 100 + two_digits;
+    return year > this_year + 50 ? year - 100 : year;
+}
+
+// A date in one of the three forms of RFC 9110 section 5.6.7, in seconds; INT64_MIN if it is none.
+//   Sun, 06 Nov 1994 08:49:37 GMT    Sunday, 06-Nov-94 08:49:37 GMT    Sun Nov  6 08:49:37 1994
+static int64_t hsrv_text_parse_date(httpsrv_str s, int64_t now) {
+    const char *p = s.ptr, *comma = s.len > 0 ? (const char *)memchr(p, ',', s.len) : NULL;
+    if (!comma) {
+        if (s.len != 24 || p[3] != ' ' || p[7] != ' ' || p[10] != ' ' || p[19] != ' ') return INT64_MIN;
+        return hsrv_text_seconds(hsrv_text_digits(p + 20, 4), hsrv_text_month(p + 4), hsrv_text_digits(p + 8, 2),
+                                 p + 11);
+    }
+    const size_t rest = s.len - (size_t)(comma - p);
+    p = comma + 2;
+    if (rest == 26 && comma[1] == ' ' && p[2] == ' ' && p[6] == ' ' && p[11] == ' ' && memcmp(p + 20, " GMT", 4) == 0)
+        return hsrv_text_seconds(hsrv_text_digits(p + 7, 4), hsrv_text_month(p + 3), hsrv_text_digits(p, 2), p + 12);
+    if (rest == 24 && comma[1] == ' ' && p[2] == '-' && p[6] == '-' && p[9] == ' ' && memcmp(p + 18, " GMT", 4) == 0)
+        return hsrv_text_seconds(hsrv_text_full_year(hsrv_text_digits(p + 7, 2), now), hsrv_text_month(p + 3),
+                                 hsrv_text_digits(p, 2), p + 10);
+    return INT64_MIN;
 }
 
 // The value of a digit of base64, RFC 4648 section 4; -1 if it is none.
@@ -3775,6 +3952,132 @@ static httpsrv_result hsrv_frames_multipart_end(httpsrv_multipart *m) {
     return closed ? HTTPSRV_OK : hsrv_frames_fail(m, HTTPSRV_SYNTAX);
 }
 
+// ---- ranges, lists, preferences: RFC 9110 sections 12.5.3, 13.1, 14.2 ----
+
+typedef struct hsrv_span {
+    int64_t first, len;
+} hsrv_span;
+
+// Takes the next element off a list that is parted by commas, without the white space around it. False at the end.
+static bool hsrv_frames_next_element(httpsrv_str *list, httpsrv_str *element) {
+    while (list->len > 0) {
+        const char *comma = (const char *)memchr(list->ptr, ',', list->len);
+        const size_t len = comma ? (size_t)(comma - list->ptr) : list->len;
+        *element = hsrv_text_trim(hsrv_text_view(list->ptr, len));
+        hsrv_frames_skip(list, comma ? len + 1 : len);
+        if (element->len > 0) return true;
+    }
+    return false;
+}
+
+// "first-last", "first-" or "-length" of something that has `size` bytes. 1; 0: nothing of it is there; -1: malformed.
+static int hsrv_frames_parse_span(httpsrv_str s, int64_t size, hsrv_span *span) {
+    const char *dash = (const char *)memchr(s.ptr, '-', s.len);
+    if (!dash) return -1;
+    const httpsrv_str first = hsrv_text_view(s.ptr, (size_t)(dash - s.ptr));
+    const httpsrv_str last = hsrv_text_view(dash + 1, s.len - first.len - 1);
+    const int64_t from = hsrv_text_parse_number(first), to = hsrv_text_parse_number(last);
+    if ((first.len > 0 && from < 0) || (last.len > 0 && to < 0) || (first.len == 0 && last.len == 0)) return -1;
+    if (first.len == 0) {
+        span->len = to < size ? to : size;
+        span->first = size - span->len;
+        return to > 0;
+    }
+    if (last.len > 0 && to < from) return -1;
+    if (from >= size) return 0;
+    span->first = from;
+    span->len = (last.len == 0 || to >= size ? size - 1 : to) - from + 1;
+    return 1;
+}
+
+static bool hsrv_frames_overlap(const hsrv_span *spans, int count, const hsrv_span *span) {
+    for (int i = 0; i < count; i++) {
+        if (spans[i].first < span->first + span->len && span->first < spans[i].first + spans[i].len) return true;
+    }
+    return false;
+}
+
+// The ranges that a Range field asks for. Their number; 0: to be ignored, as it is malformed, or asks for more than is
+// sensible; -1: there is nothing where it asks.
+static int hsrv_frames_parse_ranges(httpsrv_str value, int64_t size, hsrv_span spans[HTTPSRV_MAX_RANGES]) {
+    httpsrv_str element;
+    int count = 0;
+    bool any = false;
+    if (size == 0 || value.len < 6 || !hsrv_text_equal_nocase(hsrv_text_view(value.ptr, 6), hsrv_text_of("bytes=")))
+        return 0;
+    hsrv_frames_skip(&value, 6);
+    while (hsrv_frames_next_element(&value, &element)) {
+        hsrv_span span;
+        const int found = hsrv_frames_parse_span(element, size, &span);
+        if (found < 0) return 0;
+        any = true;
+        if (found == 0) continue;
+        if (count == HTTPSRV_MAX_RANGES || hsrv_frames_overlap(spans, count, &span)) return 0;
+        spans[count++] = span;
+    }
+    if (!any) return 0;
+    return count > 0 ? count : -1;
+}
+
+// Takes an entity tag off a list. False at the end, and where there is none.
+static bool hsrv_frames_next_tag(httpsrv_str *list, httpsrv_str *tag) {
+    while (list->len > 0 && (list->ptr[0] == ' ' || list->ptr[0] == '\t' || list->ptr[0] == ',')) {
+        hsrv_frames_skip(list, 1);
+    }
+    const size_t weak = list->len > 2 && list->ptr[0] == 'W' && list->ptr[1] == '/' ? 2 : 0;
+    if (list->len < weak + 2 || list->ptr[weak] != '"') return false;
+    const char *end = (const char *)memchr(list->ptr + weak + 1, '"', list->len - weak - 1);
+    if (!end) return false;
+    const size_t len = (size_t)(end - list->ptr) + 1;
+    *tag = hsrv_text_view(list->ptr, len);
+    hsrv_frames_skip(list, len);
+    return true;
+}
+
+// Whether a strong tag is in a list, or the list is "*". A weak tag there counts only for a weak comparison.
+static bool hsrv_frames_has_tag(httpsrv_str list, httpsrv_str tag, bool weak) {
+    httpsrv_str found;
+    list = hsrv_text_trim(list);
+    if (hsrv_text_equal(list, hsrv_text_of("*"))) return true;
+    while (hsrv_frames_next_tag(&list, &found)) {
+        if (found.ptr[0] == 'W' && !weak) continue;
+        if (found.ptr[0] == 'W') hsrv_frames_skip(&found, 2);
+        if (hsrv_text_equal(found, tag)) return true;
+    }
+    return false;
+}
+
+// A weight in thousandths, RFC 9110 section 12.4.2; 0 for what is none.
+static int hsrv_frames_weight(httpsrv_str s) {
+    int weight = 0, unit = 1000;
+    if (s.len < 1 || s.len > 5 || (s.ptr[0] != '0' && s.ptr[0] != '1')) return 0;
+    for (size_t i = 0; i < s.len; i++) {
+        if (i == 1 && s.ptr[i] == '.') continue;
+        if (i == 1 || !hsrv_text_is(s.ptr[i], HSRV_DIGIT)) return 0;
+        weight += (s.ptr[i] - '0') * unit;
+        unit /= 10;
+    }
+    return weight <= 1000 ? weight : 0;
+}
+
+// How much a client likes a coding, by its Accept-Encoding: thousandths, 0: not at all.
+static int hsrv_frames_accepts(httpsrv_str field, httpsrv_str coding) {
+    httpsrv_str element;
+    int any = 0, own = -1;
+    while (hsrv_frames_next_element(&field, &element)) {
+        httpsrv_str rest = element;
+        const httpsrv_str name = hsrv_frames_take_value(&rest);
+        int weight = 1000;
+        hsrv_param param;
+        while (hsrv_frames_next_param(&rest, &param) == HTTPSRV_OK) {
+            if (hsrv_text_equal_nocase(param.name, hsrv_text_of("q"))) weight = hsrv_frames_weight(param.value);
+        }
+        if (hsrv_text_equal(name, hsrv_text_of("*"))) any = weight;
+        if (hsrv_text_equal_nocase(name, coding)) own = weight;
+    }
+    return own >= 0 ? own : any;
+}
+
 // ---- server-sent events: https://html.spec.whatwg.org/multipage/server-sent-events.html ----
 
 // Takes the next line off; what follows the last line end is a line too. False if there is none.
@@ -4245,6 +4548,7 @@ typedef struct hsrv_header {
 // How the client can tell where the body of an answer ends, RFC 9112 section 6.
 typedef enum hsrv_framing {
     HSRV_FRAMING_WHOLE,   // Content-Length: the body is there
+    HSRV_FRAMING_PARTS,   // likewise, in segments
     HSRV_FRAMING_LENGTH,  // Content-Length, as declared
     HSRV_FRAMING_CHUNKED, // Transfer-Encoding
     HSRV_FRAMING_CLOSE    // where the connection ends: HTTP/1.0
@@ -4261,6 +4565,7 @@ typedef struct hsrv_answer {
     bool close;                          // the handler wants the connection to end
     void (*release)(void *arg);          // the body is borrowed until then
     void *release_arg;
+    struct hsrv_segment *parts; // of a body in segments; owned
 } hsrv_answer;
 
 // NONE -> SENT   inline: the reactor that runs the handler turns the answer into bytes at once
@@ -4335,11 +4640,27 @@ typedef struct hsrv_delivery {
 
 #define HSRV_MAX_SERVER_TRAILERS 32 // fields of a trailer section
 
+// An open file that answers are made of, or a small one that was read. Freed by the last who uses it.
+typedef struct hsrv_file {
+    hsrv_memory *memory;
+    uint32_t uses; // any thread
+    int fd;        // -1 if the content is here
+    char *content; // owned
+    int64_t size;
+    int64_t mtime; // seconds
+    long nanoseconds;
+    uint64_t device, inode;
+    size_t etag_len;
+    char etag[64];
+} hsrv_file;
+
 // A piece of bytes on its way: output that the kernel has not taken, or between a worker and the loop. Copied bytes
 // follow the struct.
 typedef struct hsrv_segment {
     struct hsrv_segment *next;
     const char *ptr;
+    hsrv_file *file; // instead of ptr: bytes of a file, which release gives back
+    int64_t offset;  // in it
     size_t len;
     size_t size; // of this allocation
     void (*release)(void *arg);
@@ -4703,6 +5024,9 @@ struct hsrv_loop {
     char *input;  // shared read buffer
     char *output; // shared output buffer: answers of the connection being served
     size_t output_len;
+    bool shielded; // SIGPIPE is kept away until the end of the turn
+    bool sigpipe_pending;
+    sigset_t signals_before;
     const char *window; // unparsed input of the connection being served
     size_t window_len;
     size_t read_budget, write_budget; // bytes that it may still read and send in this turn
@@ -4762,6 +5086,44 @@ typedef struct hsrv_tally {
     pthread_mutex_t locks[HSRV_STRIPES];
 } hsrv_tally;
 
+// ---- files and assets: written in setup, but for the caches, which are each their loop's ----
+
+#define HSRV_CODINGS 3 // br, zstd, gzip
+
+// What a reactor knows of a path: an open file and its compressed siblings.
+typedef struct hsrv_cached {
+    char *path; // owned; NULL: free
+    size_t path_len;
+    uint32_t hash;
+    uint64_t looked; // ms: when it was looked at last
+    uint64_t used;   // number of the use
+    hsrv_file *file;
+    hsrv_file *siblings[HSRV_CODINGS]; // NULL: there is none
+} hsrv_cached;
+
+typedef struct hsrv_cache {
+    hsrv_cached *entries; // config.max_open; NULL until it is used
+    uint64_t uses;
+} hsrv_cache;
+
+// An asset with what was worked out for it.
+typedef struct hsrv_prepared {
+    const httpsrv_asset *asset;
+    httpsrv_str etag, gzip_etag; // views of the texts below, or of the asset's
+    char texts[2][24];
+} hsrv_prepared;
+
+typedef struct hsrv_mount {
+    struct hsrv_mount *next;
+    httpsrv *srv;
+    int root;                    // descriptor; -1 for assets
+    char *place;                 // owned: where the root is, for the checks without openat2
+    httpsrv_files_config config; // complete; its texts are owned
+    hsrv_cache *caches;          // one for each reactor
+    hsrv_prepared *assets;       // owned, sorted by path
+    size_t num_assets;
+} hsrv_mount;
+
 struct httpsrv {
     // written in setup, read-only while it runs
     hsrv_memory memory;
@@ -4771,6 +5133,7 @@ struct httpsrv {
     hsrv_filter *filters, **filters_end;
     hsrv_route no_route; // what requests have that no route takes
     struct hsrv_rate_table *rates;
+    struct hsrv_mount *mounts;
     hsrv_address addresses[HTTPSRV_MAX_LISTENERS];
     int num_addresses;
     hsrv_loop **loops;
@@ -5410,14 +5773,14 @@ static hsrv_io hsrv_output_send(int fd, const char *buf, size_t len, size_t *don
 
 #define HSRV_SEND_PIECES 32
 
-static hsrv_io hsrv_output_send_pieces(int fd, struct iovec *pieces, size_t count, size_t *done) {
+static hsrv_io hsrv_output_send_pieces(int fd, struct iovec *pieces, size_t count, bool more, size_t *done) {
     struct msghdr message;
     memset(&message, 0, sizeof message);
     message.msg_iov = pieces;
     message.msg_iovlen = (__typeof__(message.msg_iovlen))count; // an int with musl
     ssize_t n;
     do {
-        n = hsrv_sys_sendmsg(fd, &message);
+        n = hsrv_sys_sendmsg(fd, &message, more);
     } while (n < 0 && errno == EINTR);
     return hsrv_output_status(n, done);
 }
@@ -5425,13 +5788,24 @@ static hsrv_io hsrv_output_send_pieces(int fd, struct iovec *pieces, size_t coun
 static hsrv_io hsrv_output_send_chain(int fd, const hsrv_chain *chain, size_t *asked, size_t *done) {
     struct iovec pieces[HSRV_SEND_PIECES];
     size_t count = 0;
+    const hsrv_segment *s = chain->first;
     *asked = 0;
-    for (hsrv_segment *s = chain->first; s && count < HSRV_SEND_PIECES; s = s->next) {
+    for (; s && !s->file && count < HSRV_SEND_PIECES; s = s->next) {
         pieces[count].iov_base = (void *)(uintptr_t)s->ptr;
         pieces[count++].iov_len = s->len;
         *asked += s->len;
     }
-    return hsrv_output_send_pieces(fd, pieces, count, done);
+    return hsrv_output_send_pieces(fd, pieces, count, s && s->file, done);
+}
+
+// Sends bytes of the file that comes first in a chain. Nothing sent and OK: it has become shorter.
+static hsrv_io hsrv_output_send_file(int fd, const hsrv_segment *segment, size_t most, size_t *done) {
+    const size_t len = segment->len < most ? segment->len : most;
+    ssize_t n;
+    do {
+        n = hsrv_sys_sendfile(fd, segment->file->fd, segment->offset, len);
+    } while (n < 0 && errno == EINTR);
+    return hsrv_output_status(n, done);
 }
 
 static void hsrv_output_append(hsrv_chain *chain, hsrv_segment *segment) {
@@ -5451,6 +5825,7 @@ static hsrv_segment *hsrv_output_new(hsrv_memory *memory, size_t size) {
     segment->len = size;
     segment->release = NULL;
     segment->release_arg = NULL;
+    segment->file = NULL;
     segment->raw = segment->lost = false;
     return segment;
 }
@@ -5501,8 +5876,39 @@ static void hsrv_output_consume(hsrv_memory *memory, hsrv_chain *chain, size_t n
         hsrv_output_drop(memory, segment);
     }
     if (n == 0) return;
-    chain->first->ptr += n;
+    if (chain->first->file)
+        chain->first->offset += (int64_t)n;
+    else
+        chain->first->ptr += n;
     chain->first->len -= n;
+}
+
+// ---- files ----
+
+static void hsrv_output_unuse_file(void *arg) {
+    hsrv_file *file = (hsrv_file *)arg;
+    if (__atomic_sub_fetch(&file->uses, 1u, __ATOMIC_ACQ_REL) > 0) return;
+    if (file->fd >= 0) hsrv_sys_close(file->fd);
+    hsrv_memory_give(file->memory, file->content, file->content ? (size_t)file->size : 0);
+    hsrv_memory_give(file->memory, file, sizeof *file);
+}
+
+static hsrv_file *hsrv_output_use_file(hsrv_file *file) {
+    if (file) __atomic_fetch_add(&file->uses, 1u, __ATOMIC_RELAXED);
+    return file;
+}
+
+// Bytes of a file that is open, or that was read. NULL when out of memory.
+static hsrv_segment *hsrv_output_new_file(hsrv_memory *memory, hsrv_file *file, int64_t offset, size_t len) {
+    hsrv_segment *segment = hsrv_output_new(memory, 0);
+    if (!segment) return NULL;
+    segment->file = file->content ? NULL : file;
+    segment->ptr = file->content ? file->content + offset : NULL;
+    segment->offset = offset;
+    segment->len = len;
+    segment->release = hsrv_output_unuse_file;
+    segment->release_arg = hsrv_output_use_file(file);
+    return segment;
 }
 
 // Bytes in a chain.
@@ -5786,6 +6192,21 @@ static void hsrv_loop_enter(hsrv_loop *loop) {
     loop->owner = pthread_self();
 #endif
     loop->in_turn = true;
+}
+
+// ---- SIGPIPE ----
+
+// A host's thread must not get the signal that sendfile raises. Our own have all signals blocked.
+static void hsrv_loop_shield(hsrv_loop *loop) {
+    if (loop->shielded || loop->has_thread) return;
+    loop->shielded = true;
+    hsrv_sys_block_sigpipe(&loop->signals_before, &loop->sigpipe_pending);
+}
+
+static void hsrv_loop_unshield(hsrv_loop *loop) {
+    if (!loop->shielded) return;
+    loop->shielded = false;
+    hsrv_sys_unblock_sigpipe(&loop->signals_before, loop->sigpipe_pending);
 }
 
 // ---- messages ----
@@ -6345,6 +6766,7 @@ static void hsrv_request_release(hsrv_loop *loop, httpsrv_req *req) {
     if (req->form_read) hsrv_request_drop_form(req);
     if (req->dones) hsrv_request_drop_dones(req);
     if (req->answer.release) req->answer.release(req->answer.release_arg);
+    if (req->answer.parts) hsrv_output_drop_list(&req->srv->memory, req->answer.parts);
     if (req->arena.blocks) hsrv_memory_arena_free(&req->arena);
     if (req->body_buffer.ptr) hsrv_memory_buffer_free(req->arena.memory, &req->body_buffer);
     char *memory = (char *)req + loop->request_size - HTTPSRV_REQUEST_MEMORY;
@@ -6791,6 +7213,20 @@ static void hsrv_conn_after_send(hsrv_loop *loop, hsrv_conn *c, hsrv_io io, size
     if (c->state == HSRV_CONN_STREAM && c->req->stream.head_out) hsrv_request_sent(c->req, done);
 }
 
+// Sends bytes of the file that comes first. A short transfer says nothing about the socket: only EAGAIN does. A file that
+// has become shorter cannot be sent as was promised: the connection ends, so that the client can tell.
+static void hsrv_conn_flush_file(hsrv_loop *loop, hsrv_conn *c) {
+    size_t done;
+    hsrv_loop_shield(loop);
+    const hsrv_io io = hsrv_output_send_file(c->fd, c->out.first, loop->write_budget, &done);
+    hsrv_conn_after_send(loop, c, io, io == HSRV_IO_OK ? done : done + 1, done);
+    hsrv_output_consume(&loop->srv->memory, &c->out, done);
+    if (io != HSRV_IO_OK || done > 0) return;
+    hsrv_loop_note(loop, HTTPSRV_LOG_FILE_SHRUNK, c, 0);
+    hsrv_sys_reset_on_close(c->fd);
+    c->flags |= HSRV_CONN_LOST;
+}
+
 static void hsrv_conn_flush_chain(hsrv_loop *loop, hsrv_conn *c) {
     while (c->out.first && (c->flags & (HSRV_CONN_WRITABLE | HSRV_CONN_LOST)) == HSRV_CONN_WRITABLE) {
         if (loop->write_budget == 0) {
@@ -6799,6 +7235,10 @@ static void hsrv_conn_flush_chain(hsrv_loop *loop, hsrv_conn *c) {
         }
         hsrv_output_consume(&loop->srv->memory, &c->out, 0); // those that only tell
         if (!c->out.first) break;
+        if (c->out.first->file) {
+            hsrv_conn_flush_file(loop, c);
+            continue;
+        }
         size_t asked, done;
         const hsrv_io io = hsrv_output_send_chain(c->fd, &c->out, &asked, &done);
         hsrv_conn_after_send(loop, c, io, asked, done);
@@ -7303,6 +7743,28 @@ static char *hsrv_emit_head(char *out, const hsrv_loop *loop, const hsrv_answer 
     return HSRV_APPEND(out, "\r\n");
 }
 
+// Of an answer, for those who want to know.
+static inline void hsrv_emit_add(hsrv_conn *c, size_t bytes) {
+    if (c->req) c->req->bytes_sent += (int64_t)bytes;
+}
+
+// Queues the body of an answer that is in segments, or drops it.
+static void hsrv_emit_parts(hsrv_loop *loop, hsrv_conn *c, hsrv_answer *answer, bool with_body) {
+    hsrv_segment *part = answer->parts;
+    answer->parts = NULL;
+    if (!with_body) {
+        hsrv_output_drop_list(&loop->srv->memory, part);
+        return;
+    }
+    hsrv_emit_add(c, (size_t)answer->length);
+    hsrv_conn_keep_output(loop, c, 0);
+    while (part) {
+        hsrv_segment *next = part->next;
+        hsrv_output_append(&c->out, part);
+        part = next;
+    }
+}
+
 // The body's owner is done with it.
 static void hsrv_emit_release(hsrv_answer *answer) {
     if (answer->release) answer->release(answer->release_arg);
@@ -7350,11 +7812,6 @@ static void hsrv_emit_count(hsrv_loop *loop, hsrv_conn *c, int status) {
     hsrv_platform_count(&loop->counters.answers[status / 100], 1);
 }
 
-// Of an answer, for those who want to know.
-static inline void hsrv_emit_add(hsrv_conn *c, size_t bytes) {
-    if (c->req) c->req->bytes_sent += (int64_t)bytes;
-}
-
 static void hsrv_emit_count_end(hsrv_loop *loop) {
     if (loop->phase != HSRV_LOOP_RUN) hsrv_platform_count(&loop->counters.finished, 1);
 }
@@ -7380,7 +7837,8 @@ static httpsrv_result hsrv_emit_answer(hsrv_loop *loop, hsrv_conn *c, hsrv_answe
     }
     hsrv_emit_release(answer);
     hsrv_emit_count(loop, c, answer->status);
-    if (answer->framing == HSRV_FRAMING_WHOLE) hsrv_emit_count_end(loop);
+    if (answer->parts) hsrv_emit_parts(loop, c, answer, hsrv_emit_has_body(answer->status, how));
+    if (answer->framing <= HSRV_FRAMING_PARTS) hsrv_emit_count_end(loop);
     if (how->close) c->flags |= HSRV_CONN_ENDING;
     return HTTPSRV_OK;
 }
@@ -7433,7 +7891,7 @@ static void hsrv_emit_send_through(hsrv_loop *loop, hsrv_conn *c, const struct i
     loop->output_len = 0;
     struct iovec copy[4]; // the kernel leaves them alone, but has not promised it
     memcpy(copy, pieces, sizeof copy);
-    const hsrv_io io = hsrv_output_send_pieces(c->fd, copy, (size_t)count + 1, &done);
+    const hsrv_io io = hsrv_output_send_pieces(c->fd, copy, (size_t)count + 1, false, &done);
     hsrv_conn_after_send(loop, c, io, asked, done);
     if (io != HSRV_IO_LOST) hsrv_conn_keep_pieces(loop, c, pieces, count + 1, done);
 }
@@ -7725,6 +8183,25 @@ static httpsrv_result hsrv_response_answer(httpsrv_req *req, const httpsrv_answe
     const httpsrv_result result = hsrv_response_try(req, given);
     const bool taken = result == HTTPSRV_OK || result == HTTPSRV_NOMEM;
     if (!taken && given->release) given->release(given->release_arg);
+    return result;
+}
+
+// Answers with a body in segments, which are taken whatever comes of it.
+static httpsrv_result hsrv_response_reply_parts(httpsrv_req *req, int status, const char *type, int64_t length,
+                                                hsrv_segment *parts) {
+    httpsrv_answer given;
+    hsrv_answer answer;
+    httpsrv_result result = req->answered == HSRV_ANSWER_NONE ? HTTPSRV_OK : HTTPSRV_STATE;
+    memset(&given, 0, sizeof given);
+    given.status = status;
+    given.type = type;
+    if (result == HTTPSRV_OK && !hsrv_response_valid(&given)) result = HTTPSRV_ARG;
+    hsrv_response_describe(req, &given, &answer);
+    answer.framing = HSRV_FRAMING_PARTS;
+    answer.length = length;
+    answer.parts = parts;
+    if (result == HTTPSRV_OK) result = hsrv_response_give(req, &answer);
+    if (result != HTTPSRV_OK) hsrv_output_drop_list(&req->srv->memory, parts);
     return result;
 }
 
@@ -8177,7 +8654,8 @@ static httpsrv_result hsrv_response_redirect(httpsrv_req *req, int status, const
 }
 
 // ===========================================================================================
-// >>content   Cookies, forms, filters.    owns: nothing    thread: holder    uses: >>frames >>conn >>response
+// >>content   Cookies, forms, files, filters.    owns: caches of open files    thread: holder
+//             uses: >>frames >>router >>conn >>response
 // ===========================================================================================
 
 // ---- cookies: RFC 6265 ----
@@ -8525,6 +9003,983 @@ static httpsrv_str hsrv_content_form_field(httpsrv_req *req, httpsrv_str name) {
         if (hsrv_text_equal(req->form.parts[i].name, name)) return req->form.parts[i].data;
     }
     return hsrv_text_absent();
+}
+
+// ---- what is there to be got: files, assets ----
+
+// Something with a body that is known beforehand.
+typedef struct hsrv_resource {
+    const char *type;
+    httpsrv_str etag; // with its quotes
+    int64_t mtime;    // seconds; INT64_MIN: unknown
+    int64_t size;
+    hsrv_file *file;           // either a file...
+    const char *data;          // ...or bytes that stay
+    const char *coding;        // of the content; NULL: none
+    const char *cache_control; // NULL: none
+    bool varies;               // by Accept-Encoding
+} hsrv_resource;
+
+static const char *const hsrv_content_codings[HSRV_CODINGS] = {"br", "zstd", "gzip"};
+static const char *const hsrv_content_suffixes[HSRV_CODINGS] = {".br", ".zst", ".gz"};
+
+static const char *hsrv_content_find_type(const httpsrv_mime *types, httpsrv_str extension) {
+    for (const httpsrv_mime *mime = types; mime && mime->extension; mime++) {
+        if (hsrv_text_equal_nocase(hsrv_text_of(mime->extension), extension)) return mime->type;
+    }
+    return NULL;
+}
+
+// The media type of a file by its name; own types first.
+static const char *hsrv_content_type_of(const httpsrv_mime *own, httpsrv_str path) {
+    static const httpsrv_mime types[] = {{"html", "text/html; charset=utf-8"},
+                                         {"htm", "text/html; charset=utf-8"},
+                                         {"css", "text/css; charset=utf-8"},
+                                         {"js", "text/javascript; charset=utf-8"},
+                                         {"mjs", "text/javascript; charset=utf-8"},
+                                         {"json", "application/json"},
+                                         {"map", "application/json"},
+                                         {"txt", "text/plain; charset=utf-8"},
+                                         {"md", "text/markdown; charset=utf-8"},
+                                         {"csv", "text/csv; charset=utf-8"},
+                                         {"xml", "application/xml"},
+                                         {"svg", "image/svg+xml"},
+                                         {"png", "image/png"},
+                                         {"jpg", "image/jpeg"},
+                                         {"jpeg", "image/jpeg"},
+                                         {"gif", "image/gif"},
+                                         {"webp", "image/webp"},
+                                         {"avif", "image/avif"},
+                                         {"ico", "image/vnd.microsoft.icon"},
+                                         {"bmp", "image/bmp"},
+                                         {"tif", "image/tiff"},
+                                         {"tiff", "image/tiff"},
+                                         {"woff", "font/woff"},
+                                         {"woff2", "font/woff2"},
+                                         {"ttf", "font/ttf"},
+                                         {"otf", "font/otf"},
+                                         {"wasm", "application/wasm"},
+                                         {"webmanifest", "application/manifest+json"},
+                                         {"pdf", "application/pdf"},
+                                         {"rtf", "application/rtf"},
+                                         {"zip", "application/zip"},
+                                         {"gz", "application/gzip"},
+                                         {"bz2", "application/x-bzip2"},
+                                         {"xz", "application/x-xz"},
+                                         {"zst", "application/zstd"},
+                                         {"7z", "application/x-7z-compressed"},
+                                         {"tar", "application/x-tar"},
+                                         {"mp3", "audio/mpeg"},
+                                         {"ogg", "audio/ogg"},
+                                         {"opus", "audio/ogg"},
+                                         {"flac", "audio/flac"},
+                                         {"wav", "audio/wav"},
+                                         {"m4a", "audio/mp4"},
+                                         {"mp4", "video/mp4"},
+                                         {"m4v", "video/mp4"},
+                                         {"webm", "video/webm"},
+                                         {"mkv", "video/matroska"},
+                                         {"mov", "video/quicktime"},
+                                         {"avi", "video/x-msvideo"},
+                                         {"m3u8", "application/vnd.apple.mpegurl"},
+                                         {"ts", "video/mp2t"},
+                                         {"ics", "text/calendar; charset=utf-8"},
+                                         {"vtt", "text/vtt; charset=utf-8"},
+                                         {"epub", "application/epub+zip"},
+                                         {NULL, NULL}};
+    size_t dot = path.len;
+    while (dot > 0 && path.ptr[dot - 1] != '.' && path.ptr[dot - 1] != '/') {
+        dot--;
+    }
+    if (dot == 0 || path.ptr[dot - 1] == '/') return "application/octet-stream";
+    const httpsrv_str extension = hsrv_text_view(path.ptr + dot, path.len - dot);
+    const char *type = hsrv_content_find_type(own, extension);
+    if (!type) type = hsrv_content_find_type(types, extension);
+    return type ? type : "application/octet-stream";
+}
+
+// ---- conditions: RFC 9110 section 13.2.2 ----
+
+static httpsrv_str hsrv_content_field(const httpsrv_req *req, const char *name) {
+    return hsrv_request_field(&req->head, hsrv_text_of(name));
+}
+
+// Whether something has not been modified since a date in a field; -1 if the field says nothing.
+static int hsrv_content_unmodified(const httpsrv_req *req, const hsrv_resource *r, const char *name) {
+    const int64_t date = hsrv_text_parse_date(hsrv_content_field(req, name), hsrv_sys_unix_seconds());
+    return date == INT64_MIN || r->mtime == INT64_MIN ? -1 : r->mtime <= date;
+}
+
+// 200 to go on, 304, 412.
+static int hsrv_content_check_conditions(const httpsrv_req *req, const hsrv_resource *r) {
+    const httpsrv_str match = hsrv_content_field(req, "if-match"), none = hsrv_content_field(req, "if-none-match");
+    if (match.ptr) {
+        if (!hsrv_frames_has_tag(match, r->etag, false)) return 412;
+    } else if (hsrv_content_unmodified(req, r, "if-unmodified-since") == 0) {
+        return 412;
+    }
+    if (none.ptr) return hsrv_frames_has_tag(none, r->etag, true) ? 304 : 200;
+    return hsrv_content_unmodified(req, r, "if-modified-since") == 1 ? 304 : 200;
+}
+
+// Whether a Range field counts: If-Range, if there is one, has to name what is there. RFC 9110 section 13.1.5.
+static bool hsrv_content_range_counts(const httpsrv_req *req, const hsrv_resource *r) {
+    const httpsrv_str condition = hsrv_text_trim(hsrv_content_field(req, "if-range"));
+    if (req->head.method_id != HTTPSRV_METHOD_GET) return false;
+    if (!condition.ptr) return true;
+    if (condition.len > 0 && (condition.ptr[0] == '"' || condition.ptr[0] == 'W'))
+        return hsrv_text_equal(condition, r->etag);
+    const int64_t date = hsrv_text_parse_date(condition, hsrv_sys_unix_seconds());
+    return date != INT64_MIN && date == r->mtime;
+}
+
+// ---- answers made of a resource ----
+
+static bool hsrv_content_has_header(const httpsrv_req *req, const char *name) {
+    for (const hsrv_header *h = req->answer.headers; h; h = h->next) {
+        if (hsrv_text_equal_nocase(h->name, hsrv_text_of(name))) return true;
+    }
+    return false;
+}
+
+static httpsrv_result hsrv_content_set(httpsrv_req *req, const char *name, httpsrv_str value) {
+    return hsrv_response_set(req, hsrv_text_of(name), value);
+}
+
+// What all answers about it say, also 304 (RFC 9110 section 15.4.5).
+static httpsrv_result hsrv_content_describe(httpsrv_req *req, const hsrv_resource *r) {
+    char date[32];
+    httpsrv_result result = hsrv_content_set(req, "ETag", r->etag);
+    if (result == HTTPSRV_OK && r->mtime != INT64_MIN) {
+        const char *end = hsrv_text_format_date(date, r->mtime);
+        result = hsrv_content_set(req, "Last-Modified", hsrv_text_view(date, (size_t)(end - date)));
+    }
+    if (result == HTTPSRV_OK) result = hsrv_content_set(req, "Accept-Ranges", hsrv_text_of("bytes"));
+    if (result == HTTPSRV_OK) result = hsrv_content_set(req, "X-Content-Type-Options", hsrv_text_of("nosniff"));
+    if (result == HTTPSRV_OK && r->cache_control && !hsrv_content_has_header(req, "cache-control"))
+        result = hsrv_content_set(req, "Cache-Control", hsrv_text_of(r->cache_control));
+    if (result == HTTPSRV_OK && r->varies)
+        result = hsrv_response_add(req, hsrv_text_of("Vary"), hsrv_text_of("Accept-Encoding"));
+    if (result == HTTPSRV_OK && r->coding) result = hsrv_content_set(req, "Content-Encoding", hsrv_text_of(r->coding));
+    return result;
+}
+
+static char *hsrv_content_format_range(char *out, const hsrv_resource *r, const hsrv_span *span) {
+    out = HSRV_APPEND(out, "bytes ");
+    if (span) {
+        out = hsrv_text_format_number(out, (uint64_t)span->first);
+        *out++ = '-';
+        out = hsrv_text_format_number(out, (uint64_t)(span->first + span->len - 1));
+    } else {
+        *out++ = '*';
+    }
+    *out++ = '/';
+    return hsrv_text_format_number(out, (uint64_t)r->size);
+}
+
+// A list of segments being made.
+typedef struct hsrv_parts {
+    hsrv_memory *memory;
+    hsrv_segment *first, **end;
+    int64_t length;
+    bool failed; // out of memory
+} hsrv_parts;
+
+static void hsrv_content_add_part(hsrv_parts *parts, hsrv_segment *segment) {
+    if (!segment) {
+        parts->failed = true;
+        return;
+    }
+    segment->next = NULL;
+    *parts->end = segment;
+    parts->end = &segment->next;
+    parts->length += (int64_t)segment->len;
+}
+
+static void hsrv_content_add_text(hsrv_parts *parts, httpsrv_str text) {
+    hsrv_segment *segment = hsrv_output_new(parts->memory, text.len);
+    if (segment) hsrv_text_append((char *)(segment + 1), text);
+    hsrv_content_add_part(parts, segment);
+}
+
+#define HSRV_MAX_PART ((int64_t)1 << 30) // bytes of a file in one segment: sizes have 32 bits on some machines
+
+static void hsrv_content_add_span(hsrv_parts *parts, const hsrv_resource *r, hsrv_span span) {
+    while (span.len > 0 && !parts->failed) {
+        const int64_t len = span.len < HSRV_MAX_PART ? span.len : HSRV_MAX_PART;
+        hsrv_segment *segment = NULL;
+        if (r->file) {
+            segment = hsrv_output_new_file(parts->memory, r->file, span.first, (size_t)len);
+        } else {
+            segment = hsrv_output_new(parts->memory, 0);
+            if (segment) segment->ptr = r->data + span.first;
+            if (segment) segment->len = (size_t)len;
+        }
+        hsrv_content_add_part(parts, segment);
+        span.first += len;
+        span.len -= len;
+    }
+}
+
+// multipart/byteranges, RFC 9110 section 14.6. `type` is where its media type goes.
+static void hsrv_content_add_spans(hsrv_parts *parts, const hsrv_resource *r, const hsrv_span *spans, int count,
+                                   char type[80]) {
+    unsigned char random[12] = {0};
+    char boundary[2 * sizeof random + 1], text[256];
+    hsrv_sys_random(random, sizeof random);
+    for (size_t i = 0; i < sizeof random; i++) {
+        snprintf(boundary + 2 * i, 3, "%02x", random[i]);
+    }
+    snprintf(type, 80, "multipart/byteranges; boundary=%s", boundary);
+    for (int i = 0; i < count; i++) {
+        char range[80];
+        *hsrv_content_format_range(range, r, &spans[i]) = '\0';
+        const int len = snprintf(text, sizeof text, "%s--%s\r\nContent-Type: %.100s\r\nContent-Range: %s\r\n\r\n",
+                                 i > 0 ? "\r\n" : "", boundary, r->type, range);
+        hsrv_content_add_text(parts, hsrv_text_view(text, (size_t)len));
+        hsrv_content_add_span(parts, r, spans[i]);
+    }
+    const int len = snprintf(text, sizeof text, "\r\n--%s--\r\n", boundary);
+    hsrv_content_add_text(parts, hsrv_text_view(text, (size_t)len));
+}
+
+#define HSRV_FILE_PIECE 65536u // bytes that a worker reads of a file at a time
+
+// On a worker: reads a part and writes it, at the client's pace.
+static httpsrv_result hsrv_content_write_part(httpsrv_req *req, const hsrv_segment *part, char *buf) {
+    for (size_t at = 0; at < part->len;) {
+        const size_t want = part->len - at < HSRV_FILE_PIECE ? part->len - at : HSRV_FILE_PIECE;
+        httpsrv_str piece = hsrv_text_view(part->ptr ? part->ptr + at : buf, want);
+        if (part->file) {
+            const ssize_t n = hsrv_sys_pread(part->file->fd, buf, want, part->offset + (int64_t)at);
+            if (n < 0 && errno == EINTR) continue;
+            if (n <= 0) return HTTPSRV_SYS; // shorter than it was
+            piece.len = (size_t)n;
+        }
+        httpsrv_result result = hsrv_response_wait_drain(req);
+        if (result == HTTPSRV_OK) result = hsrv_response_write(req, piece);
+        if (result != HTTPSRV_OK) return result;
+        at += piece.len;
+    }
+    return HTTPSRV_OK;
+}
+
+// A worker reads the files itself, so that a slow disk never holds up the loop.
+static httpsrv_result hsrv_content_write_parts(httpsrv_req *req, int status, const char *type, hsrv_parts *parts) {
+    char *buf = (char *)hsrv_memory_take(parts->memory, HSRV_FILE_PIECE);
+    httpsrv_result result = buf ? hsrv_response_begin(req, status, type, parts->length) : HTTPSRV_NOMEM;
+    const bool begun = result == HTTPSRV_OK;
+    const bool silent = req->head.method_id == HTTPSRV_METHOD_HEAD;
+    for (const hsrv_segment *part = parts->first; part && result == HTTPSRV_OK && !silent; part = part->next) {
+        result = hsrv_content_write_part(req, part, buf);
+    }
+    hsrv_memory_give(parts->memory, buf, HSRV_FILE_PIECE);
+    hsrv_output_drop_list(parts->memory, parts->first);
+    if (begun && result == HTTPSRV_OK) result = hsrv_response_end(req);
+    if (begun && result != HTTPSRV_OK) hsrv_response_abort(req);
+    return begun ? HTTPSRV_OK : result;
+}
+
+static httpsrv_result hsrv_content_send_parts(httpsrv_req *req, int status, const char *type, hsrv_parts *parts) {
+    if (parts->failed) {
+        hsrv_output_drop_list(parts->memory, parts->first);
+        return HTTPSRV_NOMEM;
+    }
+    if (!req->inline_conn) return hsrv_content_write_parts(req, status, type, parts);
+    return hsrv_response_reply_parts(req, status, type, parts->length, parts->first);
+}
+
+// A piece of it, as a whole answer. What is in memory and short is copied with the head.
+static httpsrv_result hsrv_content_send_span(httpsrv_req *req, const hsrv_resource *r, int status, hsrv_span span) {
+    const char *data = r->file ? r->file->content : r->data;
+    if (data && span.len <= (int64_t)HSRV_SEND_THROUGH) {
+        return hsrv_response_reply(req, status, r->type, hsrv_text_view(data + span.first, (size_t)span.len));
+    }
+    hsrv_parts parts;
+    memset(&parts, 0, sizeof parts);
+    parts.memory = &req->srv->memory;
+    parts.end = &parts.first;
+    hsrv_content_add_span(&parts, r, span);
+    return hsrv_content_send_parts(req, status, r->type, &parts);
+}
+
+static httpsrv_result hsrv_content_send_spans(httpsrv_req *req, const hsrv_resource *r, const hsrv_span *spans,
+                                              int count) {
+    char type[80];
+    hsrv_parts parts;
+    memset(&parts, 0, sizeof parts);
+    parts.memory = &req->srv->memory;
+    parts.end = &parts.first;
+    hsrv_content_add_spans(&parts, r, spans, count, type);
+    return hsrv_content_send_parts(req, 206, type, &parts);
+}
+
+static httpsrv_result hsrv_content_say(httpsrv_req *req, int status) {
+    char text[64];
+    const int len = snprintf(text, sizeof text, "%d %s\n", status, hsrv_text_phrase(status).ptr);
+    return hsrv_response_reply(req, status, "text/plain", hsrv_text_view(text, (size_t)len));
+}
+
+static httpsrv_result hsrv_content_send_ranges(httpsrv_req *req, const hsrv_resource *r, const hsrv_span *spans,
+                                               int count) {
+    char range[80];
+    const char *end = hsrv_content_format_range(range, r, count == 1 ? spans : NULL);
+    if (count > 1) return hsrv_content_send_spans(req, r, spans, count);
+    const httpsrv_result result = hsrv_content_set(req, "Content-Range", hsrv_text_view(range, (size_t)(end - range)));
+    if (result != HTTPSRV_OK) return result;
+    return count == 1 ? hsrv_content_send_span(req, r, 206, spans[0]) : hsrv_content_say(req, 416);
+}
+
+// Answers with it, or with what the request's conditions and ranges make of it.
+static httpsrv_result hsrv_content_send(httpsrv_req *req, const hsrv_resource *r) {
+    hsrv_span spans[HTTPSRV_MAX_RANGES];
+    const int status = hsrv_content_check_conditions(req, r);
+    const httpsrv_str range = hsrv_content_field(req, "range");
+    const bool ranges = status == 200 && range.ptr && hsrv_content_range_counts(req, r);
+    const int count = ranges ? hsrv_frames_parse_ranges(range, r->size, spans) : 0;
+    hsrv_resource plain = *r;
+    if (status == 412 || count < 0) plain.coding = NULL; // of an answer that is not about the content
+    const httpsrv_result result = hsrv_content_describe(req, &plain);
+    if (result != HTTPSRV_OK) return result;
+    if (status == 412) return hsrv_content_say(req, 412);
+    if (status == 304) return hsrv_response_reply(req, 304, NULL, hsrv_text_view("", 0));
+    if (count != 0) return hsrv_content_send_ranges(req, r, spans, count);
+    spans[0].first = 0;
+    spans[0].len = r->size;
+    return hsrv_content_send_span(req, r, 200, spans[0]);
+}
+
+// An answer that could not be made for want of memory: fields that were set for it stay behind.
+static void hsrv_content_answer(httpsrv_req *req, const hsrv_resource *r) {
+    const hsrv_answer before = req->answer;
+    if (hsrv_content_send(req, r) != HTTPSRV_NOMEM || req->answered != HSRV_ANSWER_NONE) return;
+    req->answer = before;
+    *req->answer.headers_end = NULL;
+    hsrv_content_say(req, 503);
+}
+
+// ---- opening files ----
+
+#define HSRV_SMALL_FILE 16384 // bytes up to which a file is kept in memory rather than open
+
+// Reads a small file whole. One that changes meanwhile has the size that was read.
+static bool hsrv_content_load(hsrv_file *file) {
+    if (file->size > HSRV_SMALL_FILE || file->size == 0) return true;
+    char *content = (char *)hsrv_memory_take(file->memory, (size_t)file->size);
+    if (!content) return false;
+    const ssize_t n = hsrv_sys_pread(file->fd, content, (size_t)file->size, 0);
+    if (n != (ssize_t)file->size) { // let sendfile find out
+        hsrv_memory_give(file->memory, content, (size_t)file->size);
+        return true;
+    }
+    file->content = content;
+    hsrv_sys_close(file->fd);
+    file->fd = -1;
+    return true;
+}
+
+static void hsrv_content_make_etag(hsrv_file *file) {
+    char *out = file->etag;
+    *out++ = '"';
+    out = hsrv_text_format_hex(out, (uint64_t)file->mtime);
+    *out++ = '.';
+    out = hsrv_text_format_hex(out, (uint64_t)file->nanoseconds);
+    *out++ = '-';
+    out = hsrv_text_format_hex(out, (uint64_t)file->size);
+    *out++ = '-';
+    out = hsrv_text_format_hex(out, file->inode);
+    *out++ = '"';
+    file->etag_len = (size_t)(out - file->etag);
+}
+
+// Takes over a descriptor of a regular file. NULL when out of memory.
+static hsrv_file *hsrv_content_new_file(hsrv_memory *memory, int fd, const struct stat *status) {
+    hsrv_file *file = (hsrv_file *)hsrv_memory_take_zeroed(memory, sizeof *file);
+    if (!file) {
+        hsrv_sys_close(fd);
+        return NULL;
+    }
+    file->memory = memory;
+    file->uses = 1;
+    file->fd = fd;
+    file->size = (int64_t)status->st_size;
+    file->mtime = (int64_t)status->st_mtim.tv_sec;
+    file->nanoseconds = status->st_mtim.tv_nsec;
+    file->device = (uint64_t)status->st_dev;
+    file->inode = (uint64_t)status->st_ino;
+    hsrv_content_make_etag(file);
+    if (hsrv_content_load(file)) return file;
+    hsrv_output_unuse_file(file);
+    return NULL;
+}
+
+// Without openat2, and where no link is followed: step by step. No name is "." or "..".
+static int hsrv_content_walk(int root, const char *path) {
+    char name[NAME_MAX + 1];
+    int place = root;
+    while (*path) {
+        const char *slash = strchr(path, '/');
+        const size_t len = slash ? (size_t)(slash - path) : strlen(path);
+        if (len >= sizeof name) errno = ENAMETOOLONG;
+        memcpy(name, path, len < sizeof name ? len : 0);
+        name[len < sizeof name ? len : 0] = '\0';
+        const int next = len < sizeof name ? hsrv_sys_open_place(place, name, false) : -1;
+        const int err = errno;
+        if (place != root) hsrv_sys_close(place);
+        errno = err;
+        if (next < 0) return -1;
+        place = next;
+        path += len + (slash ? 1 : 0);
+    }
+    return place;
+}
+
+// Whether what a place has turned out to be is beneath the root.
+static bool hsrv_content_is_within(const hsrv_mount *mount, int place) {
+    char path[PATH_MAX];
+    const ssize_t len = hsrv_sys_path_of(place, path, sizeof path);
+    const size_t root_len = strlen(mount->place);
+    if (len < 0 || (size_t)len < root_len || (size_t)len == sizeof path) return false;
+    if (memcmp(path, mount->place, root_len) != 0) return false;
+    return (size_t)len == root_len || path[root_len] == '/' || mount->place[root_len - 1] == '/';
+}
+
+// Without openat2: finds the place first, which opens nothing, makes sure of it, and opens it then.
+static int hsrv_content_open_checked(const hsrv_mount *mount, const char *path) {
+    const bool links = mount->config.links;
+    struct stat status;
+    const int place = links ? hsrv_sys_open_place(mount->root, path, true) : hsrv_content_walk(mount->root, path);
+    if (place < 0) return -1;
+    errno = ENOENT;
+    int fd = -1;
+    const bool good = hsrv_sys_fstat(place, &status) == 0 && (S_ISREG(status.st_mode) || S_ISDIR(status.st_mode));
+    if (good && (!links || hsrv_content_is_within(mount, place))) fd = hsrv_sys_open_at_place(place);
+    const int err = errno;
+    if (place != mount->root) hsrv_sys_close(place);
+    errno = err;
+    return fd;
+}
+
+// Opens a path beneath a mount's root. -1 with errno.
+static int hsrv_content_open_path(const hsrv_mount *mount, const char *path) {
+    const char *beneath = path[0] ? path : ".";
+    const int fd = hsrv_sys_open_beneath(mount->root, beneath, mount->config.links);
+    if (fd >= 0 || (errno != ENOSYS && errno != EPERM)) return fd;
+    return path[0] || mount->config.links ? hsrv_content_open_checked(mount, beneath)
+                                          : hsrv_sys_open_at_place(mount->root);
+}
+
+static int hsrv_content_status_of(int err) {
+    switch (err) {
+    case EACCES:
+    case EPERM: return 403;
+    case EMFILE:
+    case ENFILE:
+    case ENOMEM: return 503;
+    case EIO: return 500;
+    default: return 404;
+    }
+}
+
+// Opens what a path names: 200 and a file, which is the caller's; 301 for a directory; or the status that says why not.
+static int hsrv_content_open(const hsrv_mount *mount, const char *path, hsrv_file **file) {
+    struct stat status;
+    *file = NULL;
+    const int fd = hsrv_content_open_path(mount, path);
+    if (fd < 0) return hsrv_content_status_of(errno);
+    const bool known = hsrv_sys_fstat(fd, &status) == 0;
+    if (!known || !S_ISREG(status.st_mode)) {
+        hsrv_sys_close(fd);
+        return known && S_ISDIR(status.st_mode) ? 301 : 404;
+    }
+    *file = hsrv_content_new_file(&mount->srv->memory, fd, &status);
+    return *file ? 200 : 503;
+}
+
+// ---- what a reactor keeps open ----
+
+static void hsrv_content_drop_files(hsrv_cached *entry) {
+    if (entry->file) hsrv_output_unuse_file(entry->file);
+    for (int i = 0; i < HSRV_CODINGS; i++) {
+        if (entry->siblings[i]) hsrv_output_unuse_file(entry->siblings[i]);
+        entry->siblings[i] = NULL;
+    }
+    entry->file = NULL;
+}
+
+static void hsrv_content_forget(const hsrv_mount *mount, hsrv_cached *entry) {
+    hsrv_content_drop_files(entry);
+    hsrv_memory_give(&mount->srv->memory, entry->path, entry->path ? entry->path_len + 1 : 0);
+    memset(entry, 0, sizeof *entry);
+}
+
+// Looks a path up on the disk: the file and its siblings.
+static int hsrv_content_look(const hsrv_mount *mount, const char *path, hsrv_cached *entry) {
+    char sibling[PATH_MAX];
+    const int status = hsrv_content_open(mount, path, &entry->file);
+    if (status != 200 || !mount->config.precompressed) return status;
+    for (int i = 0; i < HSRV_CODINGS; i++) {
+        const int len = snprintf(sibling, sizeof sibling, "%s%s", path, hsrv_content_suffixes[i]);
+        if (len > 0 && (size_t)len < sizeof sibling) hsrv_content_open(mount, sibling, &entry->siblings[i]);
+    }
+    return status;
+}
+
+// The entry of a path, or the one that was not used for longest.
+static hsrv_cached *hsrv_content_find_entry(const hsrv_mount *mount, hsrv_cache *cache, httpsrv_str path,
+                                            uint32_t hash) {
+    hsrv_cached *oldest = cache->entries;
+    for (int i = 0; i < mount->config.max_open; i++) {
+        hsrv_cached *entry = &cache->entries[i];
+        if (entry->path && entry->hash == hash && hsrv_text_equal(hsrv_text_view(entry->path, entry->path_len), path))
+            return entry;
+        if (entry->used < oldest->used) oldest = entry;
+    }
+    return oldest;
+}
+
+static hsrv_cache *hsrv_content_cache_of(const hsrv_mount *mount, const httpsrv_req *req) {
+    if (!req->inline_conn || mount->config.max_open < 0) return NULL;
+    hsrv_cache *cache = &mount->caches[req->loop->number];
+    if (cache->entries) return cache;
+    const size_t size = (size_t)mount->config.max_open * sizeof(hsrv_cached);
+    cache->entries = (hsrv_cached *)hsrv_memory_take_zeroed(&mount->srv->memory, size);
+    return cache->entries ? cache : NULL;
+}
+
+// Makes an entry that of a path. False when out of memory.
+static bool hsrv_content_take_entry(const hsrv_mount *mount, hsrv_cached *entry, httpsrv_str path, uint32_t hash) {
+    hsrv_content_forget(mount, entry);
+    entry->path = (char *)hsrv_memory_take(&mount->srv->memory, path.len + 1);
+    if (!entry->path) return false;
+    memcpy(entry->path, path.ptr, path.len);
+    entry->path[path.len] = '\0';
+    entry->path_len = path.len;
+    entry->hash = hash;
+    return true;
+}
+
+// Finds a path's files: in the cache, for as long as they are fresh, or on the disk. `own` takes them where there is no
+// cache, and is the caller's to be dropped. 200, or the status that says why not.
+static int hsrv_content_lookup(const hsrv_mount *mount, httpsrv_req *req, const char *path, hsrv_cached *own,
+                               const hsrv_cached **found) {
+    hsrv_cache *cache = hsrv_content_cache_of(mount, req);
+    const httpsrv_str key = hsrv_text_of(path);
+    *found = own;
+    if (!cache) return hsrv_content_look(mount, path, own);
+    const uint32_t hash = (uint32_t)hsrv_router_hash(key);
+    hsrv_cached *entry = hsrv_content_find_entry(mount, cache, key, hash);
+    const uint64_t now = req->loop->now;
+    const bool known =
+        entry->path && entry->hash == hash && hsrv_text_equal(hsrv_text_view(entry->path, entry->path_len), key);
+    if (known && now - entry->looked < (uint64_t)mount->config.fresh_ms) {
+        entry->used = ++cache->uses;
+        *found = entry;
+        return 200;
+    }
+    const int status = hsrv_content_look(mount, path, own);
+    if (status != 200 || !hsrv_content_take_entry(mount, entry, key, hash)) {
+        if (known) hsrv_content_forget(mount, entry);
+        return status;
+    }
+    entry->file = own->file;
+    memcpy(entry->siblings, own->siblings, sizeof entry->siblings);
+    memset(own, 0, sizeof *own);
+    entry->looked = now;
+    entry->used = ++cache->uses;
+    *found = entry;
+    return 200;
+}
+
+// ---- serving a directory ----
+
+// Whether a path beneath the root may be asked for: no empty segments but the last, no hidden names, no slash that was
+// encoded, and short enough.
+static bool hsrv_content_path_allowed(const hsrv_mount *mount, httpsrv_str encoded, httpsrv_str path) {
+    for (size_t i = 0; i + 2 < encoded.len; i++) {
+        if (encoded.ptr[i] == '%' && encoded.ptr[i + 1] == '2' && (encoded.ptr[i + 2] | 0x20) == 'f') return false;
+    }
+    for (size_t i = 0; i < path.len; i++) {
+        const bool begins = i == 0 || path.ptr[i - 1] == '/';
+        if (begins && (path.ptr[i] == '/' || (path.ptr[i] == '.' && !mount->config.dot_files))) return false;
+    }
+    return path.len < PATH_MAX - 256;
+}
+
+// Chooses between a file and its compressed siblings.
+static hsrv_file *hsrv_content_choose(const httpsrv_req *req, const hsrv_cached *entry, const char **coding) {
+    const httpsrv_str accept = hsrv_content_field(req, "accept-encoding");
+    hsrv_file *best = entry->file;
+    int liked = 0;
+    *coding = NULL;
+    for (int i = 0; i < HSRV_CODINGS && accept.ptr; i++) {
+        const int weight = entry->siblings[i] ? hsrv_frames_accepts(accept, hsrv_text_of(hsrv_content_codings[i])) : 0;
+        if (weight <= liked) continue;
+        liked = weight;
+        best = entry->siblings[i];
+        *coding = hsrv_content_codings[i];
+    }
+    return best;
+}
+
+static void hsrv_content_send_file(const hsrv_mount *mount, httpsrv_req *req, const char *path,
+                                   const hsrv_cached *entry) {
+    hsrv_resource r;
+    memset(&r, 0, sizeof r);
+    r.file = hsrv_content_choose(req, entry, &r.coding);
+    r.type = hsrv_content_type_of(mount->config.types, hsrv_text_of(path));
+    r.etag = hsrv_text_view(r.file->etag, r.file->etag_len);
+    r.mtime = r.file->mtime;
+    r.size = r.file->size;
+    r.cache_control = mount->config.cache_control;
+    r.varies = mount->config.precompressed;
+    hsrv_content_answer(req, &r);
+}
+
+// A directory is asked for with a slash at its end, so that relative links in it work.
+static void hsrv_content_add_slash(httpsrv_req *req) {
+    const httpsrv_str path = req->path, query = req->head.query;
+    char *location = (char *)hsrv_memory_arena_take(&req->arena, path.len + query.len + 3);
+    if (!location) {
+        hsrv_content_say(req, 503);
+        return;
+    }
+    char *out = hsrv_text_append(location, path);
+    *out++ = '/';
+    if (query.ptr) *out++ = '?';
+    out = hsrv_text_append(out, query);
+    *out = '\0';
+    hsrv_response_redirect(req, 301, location);
+}
+
+// The escapes of HTML text and attributes.
+static bool hsrv_content_add_escaped(hsrv_memory *memory, hsrv_buffer *page, const char *text) {
+    bool ok = true;
+    for (; *text && ok; text++) {
+        const char *escape = *text == '&'    ? "&amp;"
+                             : *text == '<'  ? "&lt;"
+                             : *text == '>'  ? "&gt;"
+                             : *text == '"'  ? "&quot;"
+                             : *text == '\'' ? "&#39;"
+                                             : NULL;
+        ok = hsrv_memory_buffer_append(memory, page, escape ? escape : text, escape ? strlen(escape) : 1);
+    }
+    return ok;
+}
+
+// A name as a segment of a path: RFC 3986 section 2.3 stays, all else is escaped.
+static bool hsrv_content_add_encoded(hsrv_memory *memory, hsrv_buffer *page, const char *text) {
+    bool ok = true;
+    for (; *text && ok; text++) {
+        char escape[4];
+        const char c = *text;
+        const bool plain = (hsrv_text_lower(c) >= 'a' && hsrv_text_lower(c) <= 'z') || (c >= '0' && c <= '9') ||
+                           c == '-' || c == '.' || c == '_' || c == '~';
+        if (!plain) snprintf(escape, sizeof escape, "%%%02X", (unsigned)(unsigned char)c);
+        ok = hsrv_memory_buffer_append(memory, page, plain ? text : escape, plain ? 1 : 3);
+    }
+    return ok;
+}
+
+#define HSRV_MAX_LISTED 10000 // names in a listing
+
+// The names are gathered behind each other, each with a mark for directories in front.
+static int hsrv_content_gather(const hsrv_mount *mount, DIR *list, hsrv_buffer *names) {
+    bool is_directory;
+    const char *name;
+    int count = 0;
+    while (count < HSRV_MAX_LISTED && (name = hsrv_sys_next_name(list, &is_directory)) != NULL) {
+        if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0) continue;
+        if (name[0] == '.' && !mount->config.dot_files) continue;
+        const char mark = is_directory ? '/' : ' ';
+        if (!hsrv_memory_buffer_append(&mount->srv->memory, names, &mark, 1)) return -1;
+        if (!hsrv_memory_buffer_append(&mount->srv->memory, names, name, strlen(name) + 1)) return -1;
+        count++;
+    }
+    return count;
+}
+
+static int hsrv_content_compare_names(const void *a, const void *b) {
+    return strcmp(*(const char *const *)a + 1, *(const char *const *)b + 1);
+}
+
+static bool hsrv_content_add_literal(hsrv_memory *memory, hsrv_buffer *page, const char *text) {
+    return hsrv_memory_buffer_append(memory, page, text, strlen(text));
+}
+
+static bool hsrv_content_add_entry(hsrv_memory *memory, hsrv_buffer *page, const char *marked) {
+    const char *slash = marked[0] == '/' ? "/" : "", *name = marked + 1;
+    return hsrv_content_add_literal(memory, page, "<li><a href=\"./") && hsrv_content_add_encoded(memory, page, name) &&
+           hsrv_content_add_literal(memory, page, slash) && hsrv_content_add_literal(memory, page, "\">") &&
+           hsrv_content_add_escaped(memory, page, name) && hsrv_content_add_literal(memory, page, slash) &&
+           hsrv_content_add_literal(memory, page, "</a>\n");
+}
+
+// A page with the names, sorted. False when out of memory.
+static bool hsrv_content_make_listing(hsrv_memory *memory, hsrv_buffer *page, const char *names, int count) {
+    const size_t size = (size_t)count * sizeof(const char *);
+    const char **sorted = count > 0 ? (const char **)hsrv_memory_take(memory, size) : NULL;
+    if (count > 0 && !sorted) return false;
+    for (int i = 0; i < count; i++) {
+        sorted[i] = names;
+        names += strlen(names) + 1;
+    }
+    if (count > 0) qsort((void *)sorted, (size_t)count, sizeof *sorted, hsrv_content_compare_names);
+    bool ok = hsrv_content_add_literal(memory, page,
+                                       "<!doctype html>\n<meta charset=\"utf-8\">\n"
+                                       "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
+                                       "<title>Files</title>\n<ul>\n<li><a href=\"../\">../</a>\n");
+    for (int i = 0; i < count && ok; i++) {
+        ok = hsrv_content_add_entry(memory, page, sorted[i]);
+    }
+    if (sorted) hsrv_memory_give(memory, (void *)sorted, size);
+    return ok && hsrv_content_add_literal(memory, page, "</ul>\n");
+}
+
+static void hsrv_content_list(const hsrv_mount *mount, httpsrv_req *req, const char *path) {
+    hsrv_memory *memory = &mount->srv->memory;
+    const int fd = hsrv_content_open_path(mount, path);
+    DIR *list = fd >= 0 ? hsrv_sys_open_list(fd) : NULL;
+    if (!list) {
+        const int status = hsrv_content_status_of(errno);
+        if (fd >= 0) hsrv_sys_close(fd);
+        hsrv_content_say(req, status);
+        return;
+    }
+    hsrv_buffer names, page;
+    memset(&names, 0, sizeof names);
+    memset(&page, 0, sizeof page);
+    const int count = hsrv_content_gather(mount, list, &names);
+    hsrv_sys_close_list(list);
+    hsrv_content_set(req, "X-Content-Type-Options", hsrv_text_of("nosniff"));
+    if (count >= 0 && hsrv_content_make_listing(memory, &page, names.ptr, count))
+        hsrv_response_reply(req, 200, "text/html; charset=utf-8", hsrv_text_view(page.ptr, page.len));
+    else
+        hsrv_content_say(req, 503);
+    hsrv_memory_buffer_free(memory, &names);
+    hsrv_memory_buffer_free(memory, &page);
+}
+
+// Answers for a path, with the name of an index at its end if it is that of a directory.
+static void hsrv_content_serve_path(const hsrv_mount *mount, httpsrv_req *req, char *path, size_t len) {
+    const bool directory = len == 0 || path[len - 1] == '/';
+    const bool indexed = directory && mount->config.index[0];
+    hsrv_cached own;
+    const hsrv_cached *found;
+    memset(&own, 0, sizeof own);
+    if (indexed) strcpy(path + len, mount->config.index);
+    int status = directory && !indexed ? 404 : hsrv_content_lookup(mount, req, path, &own, &found);
+    if (status == 200) {
+        hsrv_content_send_file(mount, req, path, found);
+        hsrv_content_drop_files(&own);
+        return;
+    }
+    if (directory && status == 301) status = 404; // a directory that has the index's name
+    path[directory && len > 0 ? len - 1 : len] = '\0';
+    if (status == 301)
+        hsrv_content_add_slash(req);
+    else if (directory && status == 404 && mount->config.list)
+        hsrv_content_list(mount, req, path);
+    else
+        hsrv_content_say(req, status);
+}
+
+// The handler of what is beneath a prefix.
+static void hsrv_content_serve_files(httpsrv_req *req, void *user) {
+    const hsrv_mount *mount = (const hsrv_mount *)user;
+    const httpsrv_str rest = req->num_params > 0 ? req->params[0] : hsrv_text_view("", 0);
+    char path[PATH_MAX];
+    if (!hsrv_content_path_allowed(mount, req->path, rest)) {
+        hsrv_content_say(req, 404);
+        return;
+    }
+    *hsrv_text_append(path, rest) = '\0';
+    hsrv_content_serve_path(mount, req, path, rest.len);
+}
+
+// The handler of the prefix itself, without a slash.
+static void hsrv_content_serve_prefix(httpsrv_req *req, void *user) {
+    (void)user;
+    hsrv_content_add_slash(req);
+}
+
+static httpsrv_result hsrv_content_reply_file(httpsrv_req *req, const char *path, const char *type) {
+    struct stat status;
+    if (req->answered != HSRV_ANSWER_NONE) return hsrv_response_reply(req, 200, NULL, hsrv_text_view("", 0));
+    const int fd = hsrv_sys_open_file(path);
+    if (fd < 0) return HTTPSRV_SYS;
+    if (hsrv_sys_fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
+        hsrv_sys_close(fd);
+        return HTTPSRV_ARG;
+    }
+    hsrv_file *file = hsrv_content_new_file(&req->srv->memory, fd, &status);
+    if (!file) return HTTPSRV_NOMEM;
+    hsrv_resource r;
+    memset(&r, 0, sizeof r);
+    r.file = file;
+    r.type = type ? type : hsrv_content_type_of(NULL, hsrv_text_of(path));
+    r.etag = hsrv_text_view(file->etag, file->etag_len);
+    r.mtime = file->mtime;
+    r.size = file->size;
+    const hsrv_answer before = req->answer;
+    const httpsrv_result result = hsrv_content_send(req, &r);
+    hsrv_output_unuse_file(file);
+    if (result == HTTPSRV_OK || req->answered != HSRV_ANSWER_NONE) return result;
+    req->answer = before;
+    *req->answer.headers_end = NULL;
+    return result;
+}
+
+// ---- serving what is compiled in ----
+
+static int hsrv_content_compare_assets(const void *a, const void *b) {
+    return strcmp(((const hsrv_prepared *)a)->asset->path, ((const hsrv_prepared *)b)->asset->path);
+}
+
+static const hsrv_prepared *hsrv_content_find_asset(const hsrv_mount *mount, const char *path) {
+    size_t low = 0, high = mount->num_assets;
+    while (low < high) {
+        const size_t middle = low + (high - low) / 2;
+        const int order = strcmp(path, mount->assets[middle].asset->path);
+        if (order == 0) return &mount->assets[middle];
+        if (order < 0)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return NULL;
+}
+
+// A tag made of a content: FNV-1a, 64 bits.
+static httpsrv_str hsrv_content_hash_etag(char text[24], const void *data, size_t len) {
+    uint64_t hash = 14695981039346656037u;
+    for (size_t i = 0; i < len; i++) {
+        hash = (hash ^ ((const unsigned char *)data)[i]) * 1099511628211u;
+    }
+    char *out = text;
+    *out++ = '"';
+    out = hsrv_text_format_hex(out, hash);
+    *out++ = '"';
+    return hsrv_text_view(text, (size_t)(out - text));
+}
+
+static void hsrv_content_prepare_asset(hsrv_prepared *prepared, const httpsrv_asset *asset) {
+    prepared->asset = asset;
+    prepared->etag =
+        asset->etag ? hsrv_text_of(asset->etag) : hsrv_content_hash_etag(prepared->texts[0], asset->data, asset->len);
+    if (asset->gzip) prepared->gzip_etag = hsrv_content_hash_etag(prepared->texts[1], asset->gzip, asset->gzip_len);
+}
+
+static void hsrv_content_serve_asset(httpsrv_req *req, void *user) {
+    const hsrv_mount *mount = (const hsrv_mount *)user;
+    const httpsrv_str rest = req->num_params > 0 ? req->params[0] : hsrv_text_view("", 0);
+    char path[1024] = "/";
+    const hsrv_prepared *found = NULL;
+    if (rest.len < sizeof path - 16 && !(rest.len > 0 && memchr(rest.ptr, '\0', rest.len))) {
+        char *end = hsrv_text_append(path + 1, rest);
+        *end = '\0';
+        if (end[-1] == '/') strcpy(end, "index.html");
+        found = hsrv_content_find_asset(mount, path);
+    }
+    if (!found) {
+        hsrv_content_say(req, 404);
+        return;
+    }
+    const httpsrv_asset *asset = found->asset;
+    const httpsrv_str accept = hsrv_content_field(req, "accept-encoding");
+    const bool gzip = asset->gzip && accept.ptr && hsrv_frames_accepts(accept, hsrv_text_of("gzip")) > 0;
+    hsrv_resource r;
+    memset(&r, 0, sizeof r);
+    r.type = asset->type ? asset->type : hsrv_content_type_of(NULL, hsrv_text_of(path));
+    r.etag = gzip ? found->gzip_etag : found->etag;
+    r.mtime = INT64_MIN;
+    r.size = (int64_t)(gzip ? asset->gzip_len : asset->len);
+    r.data = (const char *)(gzip ? asset->gzip : asset->data);
+    r.coding = gzip ? "gzip" : NULL;
+    r.varies = asset->gzip != NULL;
+    hsrv_content_answer(req, &r);
+}
+
+// ---- life of mounts: [setup] ----
+
+static void hsrv_content_free_mount(hsrv_mount *mount) {
+    hsrv_memory *memory = &mount->srv->memory;
+    for (int i = 0; mount->caches && i < mount->srv->config.reactors; i++) {
+        hsrv_cache *cache = &mount->caches[i];
+        for (int k = 0; cache->entries && k < mount->config.max_open; k++) {
+            hsrv_content_forget(mount, &cache->entries[k]);
+        }
+        hsrv_memory_give(memory, cache->entries, (size_t)mount->config.max_open * sizeof(hsrv_cached));
+    }
+    hsrv_memory_give(memory, mount->caches, (size_t)mount->srv->config.reactors * sizeof(hsrv_cache));
+    hsrv_memory_give(memory, mount->assets, mount->num_assets * sizeof(hsrv_prepared) + 1);
+    hsrv_memory_give_text(memory, mount->place);
+    hsrv_memory_give_text(memory, (char *)(uintptr_t)mount->config.index);
+    hsrv_memory_give_text(memory, (char *)(uintptr_t)mount->config.cache_control);
+    hsrv_loop_close_fd(&mount->root);
+    hsrv_memory_give(memory, mount, sizeof *mount);
+}
+
+// Opens the root and finds out where it is.
+static bool hsrv_content_open_root(hsrv_mount *mount, const char *root) {
+    char path[PATH_MAX];
+    mount->root = hsrv_sys_open_root(root);
+    const ssize_t len = mount->root >= 0 ? hsrv_sys_path_of(mount->root, path, sizeof path - 1) : 0;
+    if (mount->root < 0) return false;
+    path[len > 0 ? len : 0] = '\0';
+    mount->place = hsrv_memory_copy_text(&mount->srv->memory, path);
+    return mount->place != NULL;
+}
+
+// NULL with *result NOMEM or SYS (errno is set).
+static hsrv_mount *hsrv_content_mount_files(httpsrv *srv, const httpsrv_files_config *config, httpsrv_result *result) {
+    hsrv_mount *mount = (hsrv_mount *)hsrv_memory_take_zeroed(&srv->memory, sizeof *mount);
+    *result = HTTPSRV_NOMEM;
+    if (!mount) return NULL;
+    mount->srv = srv;
+    mount->config = *config;
+    mount->config.index = hsrv_memory_copy_text(&srv->memory, config->index ? config->index : "index.html");
+    mount->config.cache_control =
+        config->cache_control ? hsrv_memory_copy_text(&srv->memory, config->cache_control) : NULL;
+    mount->caches =
+        (hsrv_cache *)hsrv_memory_take_zeroed(&srv->memory, (size_t)srv->config.reactors * sizeof(hsrv_cache));
+    const bool copied = mount->config.index && mount->caches && (mount->config.cache_control || !config->cache_control);
+    if (copied) *result = HTTPSRV_SYS;
+    if (copied && hsrv_content_open_root(mount, config->root)) {
+        *result = HTTPSRV_OK;
+        return mount;
+    }
+    const int err = errno;
+    hsrv_content_free_mount(mount);
+    errno = err;
+    return NULL;
+}
+
+// NULL when out of memory.
+static hsrv_mount *hsrv_content_mount_assets(httpsrv *srv, const httpsrv_asset *table) {
+    size_t count = 0;
+    while (table[count].path) {
+        count++;
+    }
+    hsrv_mount *mount = (hsrv_mount *)hsrv_memory_take_zeroed(&srv->memory, sizeof *mount);
+    if (!mount) return NULL;
+    mount->srv = srv;
+    mount->root = -1;
+    mount->num_assets = count;
+    mount->assets = (hsrv_prepared *)hsrv_memory_take_zeroed(&srv->memory, count * sizeof(hsrv_prepared) + 1);
+    if (!mount->assets) {
+        mount->num_assets = 0;
+        hsrv_content_free_mount(mount);
+        return NULL;
+    }
+    for (size_t i = 0; i < count; i++) {
+        mount->assets[i].asset = &table[i];
+    }
+    if (count > 1) qsort(mount->assets, count, sizeof(hsrv_prepared), hsrv_content_compare_assets);
+    for (size_t i = 0; i < count; i++) {
+        hsrv_content_prepare_asset(&mount->assets[i], mount->assets[i].asset);
+    }
+    return mount;
 }
 
 // ---- filters ----
@@ -10402,6 +11857,7 @@ static bool hsrv_reactor_turn(hsrv_loop *loop, int timeout_ms) {
     hsrv_reactor_accept_again(loop);
     hsrv_reactor_drain(loop);
     hsrv_reactor_reap(loop);
+    hsrv_loop_unshield(loop);
     hsrv_queue_inbox_arm(&loop->inbox);
     loop->in_turn = false;
     return ok;
@@ -10884,6 +12340,86 @@ static httpsrv_result hsrv_server_add_route(httpsrv *srv, const httpsrv_route_co
     return hsrv_server_fail(srv, result, "route \"%s\": %s", config->pattern, why);
 }
 
+// ---- files and assets ----
+
+// "/files" and "/files/" stand for the same.
+static bool hsrv_server_prefix_valid(const char *prefix) {
+    return prefix && prefix[0] == '/' && !strpbrk(prefix, ":*?#~ ") && strlen(prefix) < 512 && !strstr(prefix, "//");
+}
+
+static httpsrv_result hsrv_server_add_mount_route(httpsrv *srv, hsrv_mount *mount, const char *prefix, bool beneath,
+                                                  httpsrv_handler handler) {
+    char pattern[600];
+    httpsrv_route_config route;
+    size_t len = strlen(prefix);
+    while (len > 0 && prefix[len - 1] == '/') {
+        len--;
+    }
+    if (!beneath && len == 0) return HTTPSRV_OK;
+    memset(&route, 0, sizeof route);
+    snprintf(pattern, sizeof pattern, beneath ? "GET %.*s/*path" : "GET %.*s", (int)len, prefix);
+    route.pattern = pattern;
+    route.handler = handler;
+    route.user = mount;
+    route.pool = mount->config.pool;
+    return hsrv_server_add_route(srv, &route);
+}
+
+// The mount belongs to the server from here on, whatever comes of its routes.
+static httpsrv_result hsrv_server_add_mount(httpsrv *srv, hsrv_mount *mount, const char *prefix,
+                                            httpsrv_handler handler) {
+    mount->next = srv->mounts;
+    srv->mounts = mount;
+    const httpsrv_result result = hsrv_server_add_mount_route(srv, mount, prefix, true, handler);
+    if (result != HTTPSRV_OK) return result;
+    return hsrv_server_add_mount_route(srv, mount, prefix, false, hsrv_content_serve_prefix);
+}
+
+static httpsrv_result hsrv_server_complete_files(httpsrv *srv, httpsrv_files_config *config) {
+    config->max_open = hsrv_server_int(srv, config->max_open, "files: max_open", 64, 1, 65536, true);
+    config->fresh_ms = hsrv_server_int(srv, config->fresh_ms, "files: fresh_ms", 1000, 0, HSRV_MAX_TIMEOUT, false);
+    if (config->cache_control && !hsrv_text_all(hsrv_text_of(config->cache_control), HSRV_VALUE))
+        hsrv_server_fail(srv, HTTPSRV_ARG, "files: cache_control has a character that no field may have");
+    if (config->index && (strchr(config->index, '/') || strlen(config->index) > 128))
+        hsrv_server_fail(srv, HTTPSRV_ARG, "files: index is no file name");
+    return srv->result;
+}
+
+static httpsrv_result hsrv_server_add_files(httpsrv *srv, const char *prefix, const httpsrv_files_config *given) {
+    httpsrv_files_config config = *given;
+    httpsrv_result result;
+    if (srv->state != HSRV_SERVER_SETUP) return HTTPSRV_STATE;
+    if (!hsrv_server_prefix_valid(prefix) || !config.root) {
+        return hsrv_server_fail(srv, HTTPSRV_ROUTE, "files \"%s\": a path and a root are wanted", prefix ? prefix : "");
+    }
+    if (hsrv_server_complete_files(srv, &config) != HTTPSRV_OK) return srv->result;
+    hsrv_mount *mount = hsrv_content_mount_files(srv, &config, &result);
+    if (!mount) {
+        return hsrv_server_fail(srv, result, "files \"%s\": %s: %s", prefix, config.root,
+                                result == HTTPSRV_SYS ? strerror(errno) : "out of memory");
+    }
+    return hsrv_server_add_mount(srv, mount, prefix, hsrv_content_serve_files);
+}
+
+static httpsrv_result hsrv_server_add_assets(httpsrv *srv, const char *prefix, const httpsrv_asset *table) {
+    if (srv->state != HSRV_SERVER_SETUP) return HTTPSRV_STATE;
+    if (!hsrv_server_prefix_valid(prefix) || !table) {
+        return hsrv_server_fail(srv, HTTPSRV_ROUTE, "assets \"%s\": a path and a table are wanted",
+                                prefix ? prefix : "");
+    }
+    hsrv_mount *mount = hsrv_content_mount_assets(srv, table);
+    if (!mount) return hsrv_server_fail(srv, HTTPSRV_NOMEM, "assets \"%s\": out of memory", prefix);
+    return hsrv_server_add_mount(srv, mount, prefix, hsrv_content_serve_asset);
+}
+
+static void hsrv_server_free_mounts(httpsrv *srv) {
+    while (srv->mounts) {
+        hsrv_mount *mount = srv->mounts;
+        srv->mounts = mount->next;
+        hsrv_content_free_mount(mount);
+    }
+}
+
 static void hsrv_server_complete_route_timeout(httpsrv *srv, hsrv_route *route) {
     const int fallback = srv->config.timeout_ms.handler;
     route->timeout_ms =
@@ -11362,6 +12898,7 @@ static void hsrv_server_free(httpsrv *srv) {
     }
     hsrv_conn_tally_free(srv);
     hsrv_server_free_filters(srv);
+    hsrv_server_free_mounts(srv);
     hsrv_memory memory = srv->memory;
     hsrv_memory_give(&memory, srv->loops, (size_t)hsrv_server_loop_count(srv) * sizeof(hsrv_loop *));
     hsrv_router_free(&srv->router, &memory);
@@ -11745,6 +13282,19 @@ HTTPSRV_API httpsrv_result httpsrv_use(httpsrv *srv, const char *prefix, httpsrv
     if (!srv) return HTTPSRV_ARG;
     const httpsrv_result result = filter == httpsrv_rate_limit ? hsrv_server_need_rates(srv) : HTTPSRV_OK;
     return result == HTTPSRV_OK ? hsrv_server_use(srv, prefix, filter, user) : result;
+}
+
+HTTPSRV_API httpsrv_result httpsrv_files(httpsrv *srv, const char *prefix, const httpsrv_files_config *config) {
+    return srv && config ? hsrv_server_add_files(srv, prefix, config) : HTTPSRV_ARG;
+}
+
+HTTPSRV_API httpsrv_result httpsrv_assets(httpsrv *srv, const char *prefix, const httpsrv_asset *table) {
+    return srv ? hsrv_server_add_assets(srv, prefix, table) : HTTPSRV_ARG;
+}
+
+HTTPSRV_API httpsrv_result httpsrv_reply_file(httpsrv_req *req, const char *path, const char *type) {
+    hsrv_request_assert_held(req);
+    return path ? hsrv_content_reply_file(req, path, type) : HTTPSRV_ARG;
 }
 
 HTTPSRV_API httpsrv_str httpsrv_cookie(const httpsrv_req *req, const char *name) {
