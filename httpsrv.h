@@ -838,11 +838,13 @@ HTTPSRV_API httpsrv_result httpsrv_abort(httpsrv_req *req);
 // [holder]
 HTTPSRV_API httpsrv_token httpsrv_sse_begin(httpsrv_req *req, const char *channel);
 
-// Sends to one client. Errors: GONE, ARG (a line break or NUL in name or id, retry out of range), NOMEM. [any]
+// Sends to one client. Errors: GONE, STATE (the token is not that of a stream of events), ARG (a line break or NUL in name or
+// id, retry out of range, or nothing to say), NOMEM. [any]
 HTTPSRV_API httpsrv_result httpsrv_sse_send(httpsrv *srv, httpsrv_token token, const httpsrv_event *event);
 
 // Sends to all that listen to a channel, which there may be none of. The event is formatted once and shared. In order for
-// each thread that sends. Errors: ARG, STATE (before httpsrv_listen), NOMEM (then nobody gets it). [any]
+// each thread that sends. It does not wait: who publishes faster than the reactors send fills memory, and max.memory is the
+// bound. Errors: ARG, STATE (before httpsrv_listen), NOMEM (then nobody gets it). [any]
 HTTPSRV_API httpsrv_result httpsrv_sse_publish(httpsrv *srv, const char *channel, const httpsrv_event *event);
 
 // Ends a stream of events. Most clients come again; to stop them, answer 204 to that. Errors: GONE, NOMEM. [any]
@@ -4105,7 +4107,8 @@ typedef enum hsrv_answer_state {
 //            leaves its loop           reply, finish                      comes home
 //   CLOSED --------------------> OPEN ---------------> CLAIMED -----------------------> CLOSED, next generation
 //                                 | ^------------------/   |                               ^
-//                                 |     out of memory      | the client leaves             |
+//                                 |     out of memory      | the client leaves, or what    |
+//                                 |                        | was begun is ended            |
 //                                 |                        v                               |
 //                                 |                      DOOMED ---------------------------|
 //                                 \-- the client leaves, or the time is up: CLOSED --------|
@@ -4156,6 +4159,7 @@ typedef struct hsrv_delivery {
 #define HSRV_GONE_SET     1u // nobody waits for the answer any more, and there is none
 #define HSRV_GONE_WATCHED 2u // gone_fn is there
 #define HSRV_GONE_LATE    4u // nobody waits any more, but there is an answer, or somebody was about to make one
+#define HSRV_GONE_SETTLED 8u // whoever has ended the answer was told that it was in time: gone_fn is not called
 
 #define HSRV_MAX_SERVER_TRAILERS 32 // fields of a trailer section
 
@@ -5844,10 +5848,11 @@ static bool hsrv_request_add_claim(httpsrv_req *req, uint32_t bits) {
 
 // The loop has the request's message, or was told that it is due. Whether it is home for good: then nobody else has it.
 static bool hsrv_request_arrive(httpsrv_req *req) {
-    const uint32_t passing = HSRV_CLAIM_POSTED | HSRV_CLAIM_WANTED | HSRV_CLAIM_MOVED;
+    const uint32_t passing = HSRV_CLAIM_POSTED | HSRV_CLAIM_MOVED;
     const uint32_t claim = __atomic_fetch_and(&req->claim, ~passing, __ATOMIC_ACQ_REL);
     req->stream.told = claim;
-    if (!(claim & HSRV_CLAIM_RETURNED)) return false;
+    if (!(claim & HSRV_CLAIM_RETURNED)) return false; // and what is wanted of it stays so until then
+    __atomic_fetch_and(&req->claim, ~HSRV_CLAIM_WANTED, __ATOMIC_RELAXED);
     req->stream.here = true;
     if ((claim & HSRV_CLAIM_DEFERRED) && !(claim & HSRV_CLAIM_FINISHED)) return false;
     req->away = false;
@@ -5996,7 +6001,8 @@ static bool hsrv_request_revoke(httpsrv_req *req) {
 
 static void hsrv_request_tell_gone(httpsrv_req *req) {
     const uint32_t gone = __atomic_fetch_or(&req->gone, HSRV_GONE_SET, __ATOMIC_SEQ_CST);
-    if ((gone & HSRV_GONE_WATCHED) && !(gone & HSRV_GONE_SET)) req->gone_fn(req->gone_arg);
+    const bool told = gone & (HSRV_GONE_SET | HSRV_GONE_SETTLED);
+    if ((gone & HSRV_GONE_WATCHED) && !told) req->gone_fn(req->gone_arg);
     hsrv_request_signal(req);
 }
 
@@ -6007,21 +6013,32 @@ static void hsrv_request_abandon(httpsrv_req *req) {
     if (hsrv_request_add_claim(req, HSRV_CLAIM_FINISHED)) hsrv_request_arrive(req);
 }
 
-// Takes the right to answer away, and from an answer that is being made the way back. True for the former. [loop]
-static bool hsrv_request_bar(httpsrv_req *req) {
+// Decides the end of an answer that has begun: it is told of, or the client's leaving is, but not both. Of one that nobody
+// else can end there is nothing to decide. [any]
+static bool hsrv_request_settle(httpsrv_req *req) {
+    return !req->shared ||
+           hsrv_request_swap(req->place, hsrv_request_generation(req), HSRV_PLACE_CLAIMED, HSRV_PLACE_DOOMED);
+}
+
+// Takes the right to answer away, and from an answer that is being made the way back. Says what it found: OPEN, CLAIMED or
+// DOOMED. [loop]
+static hsrv_place_state hsrv_request_bar(httpsrv_req *req) {
     const uint32_t generation = hsrv_request_generation(req);
     for (;;) {
-        if (hsrv_request_revoke(req)) return true;
-        if (hsrv_request_swap(req->place, generation, HSRV_PLACE_CLAIMED, HSRV_PLACE_DOOMED)) return false;
-        if (__atomic_load_n(&req->place->cell, __ATOMIC_RELAXED) == (generation << 2 | HSRV_PLACE_DOOMED)) return false;
+        if (hsrv_request_revoke(req)) return HSRV_PLACE_OPEN;
+        if (hsrv_request_swap(req->place, generation, HSRV_PLACE_CLAIMED, HSRV_PLACE_DOOMED)) return HSRV_PLACE_CLAIMED;
+        const uint32_t cell = __atomic_load_n(&req->place->cell, __ATOMIC_ACQUIRE);
+        if (cell == (generation << 2 | HSRV_PLACE_DOOMED)) return HSRV_PLACE_DOOMED;
     }
 }
 
 // The client has left. An answer that was claimed in time is brought home by whoever makes it; one that has begun and has
 // no end will not come. [loop]
 static void hsrv_request_give_up(httpsrv_req *req) {
-    const bool begun = req->stream.head_out && !req->stream.end_out;
-    if (hsrv_request_bar(req) || begun) {
+    const bool begun = (req->stream.head_out || (req->stream.told & HSRV_CLAIM_BEGUN)) && !req->stream.end_out;
+    const hsrv_place_state found = hsrv_request_bar(req);
+    if (found == HSRV_PLACE_DOOMED) __atomic_fetch_or(&req->gone, HSRV_GONE_SETTLED, __ATOMIC_SEQ_CST);
+    if (found == HSRV_PLACE_OPEN || begun) {
         hsrv_request_abandon(req);
         return;
     }
@@ -6202,6 +6219,31 @@ static bool hsrv_request_keep_trailers(httpsrv_req *req, const char *bytes, size
         hsrv_request_rebase(&trailers->fields[i].value, bytes, len, req->trailer_bytes.ptr);
     }
     return true;
+}
+
+// The trailer section, once it is there: none while the loop may still be reading it for a worker. [holder]
+static const httpsrv_head *hsrv_request_trailers(const httpsrv_req *req) {
+    static const httpsrv_head none = {NULL,
+                                      0,
+                                      0,
+                                      0,
+                                      HTTPSRV_METHOD_OTHER,
+                                      HTTPSRV_FORM_ORIGIN,
+                                      {NULL, 0},
+                                      {NULL, 0},
+                                      {NULL, 0},
+                                      {NULL, 0},
+                                      {NULL, 0},
+                                      {NULL, 0},
+                                      {NULL, 0},
+                                      0,
+                                      false,
+                                      false,
+                                      false,
+                                      false,
+                                      false};
+    const bool reads = req->route->stream && !req->inline_conn;
+    return reads && __atomic_load_n(&req->stream.in_over, __ATOMIC_ACQUIRE) == 0 ? &none : &req->trailers;
 }
 
 static httpsrv_str hsrv_request_param(const httpsrv_req *req, httpsrv_str name) {
@@ -6394,10 +6436,17 @@ static void hsrv_conn_free_input(hsrv_loop *loop, hsrv_conn *c) {
     c->in = NULL;
 }
 
+// Whether an orderly end would pass for that of an answer which has none yet: only a reset tells otherwise.
+static bool hsrv_conn_is_torn(const hsrv_conn *c) {
+    if (c->state != HSRV_CONN_STREAM || !c->req->stream.head_out || c->req->stream.silent) return false;
+    return c->req->answer.framing == HSRV_FRAMING_CLOSE;
+}
+
 // Puts a connection on the closing list. Its memory stays until the end of the turn, whoever still points to it.
 static void hsrv_conn_close(hsrv_loop *loop, hsrv_conn *c) {
     hsrv_loop_assert_owner(loop);
     if (c->state == HSRV_CONN_CLOSED) return;
+    if (hsrv_conn_is_torn(c)) hsrv_sys_reset_on_close(c->fd);
     c->state = HSRV_CONN_CLOSED;
     c->next_closing = loop->closing;
     loop->closing = c;
@@ -6415,7 +6464,8 @@ static void hsrv_conn_drop_request(hsrv_loop *loop, hsrv_conn *c) {
     }
     if (!req->away) {
         const bool unanswered = req->answered == HSRV_ANSWER_NONE || req->answered == HSRV_ANSWER_BEGUN;
-        if (req->stream.used && req->shared && unanswered && !req->delivery) hsrv_request_tell_gone(req);
+        const bool told = !req->stream.used || !req->shared || req->given_up || !unanswered || req->delivery;
+        if (!told && hsrv_request_bar(req) != HSRV_PLACE_DOOMED) hsrv_request_tell_gone(req);
         hsrv_request_release(loop, req);
         return;
     }
@@ -6845,7 +6895,7 @@ static void hsrv_conn_finish(hsrv_loop *loop, hsrv_conn *c) {
 static hsrv_ring hsrv_conn_stream_ring(const hsrv_conn *c) {
     const httpsrv_req *req = c->req;
     if (hsrv_conn_wants_body(c)) return HSRV_RING_BODY;
-    if (req->stream.events) return HSRV_RING_EVENTS;
+    if (req->stream.events && !req->stream.end_out) return HSRV_RING_EVENTS;
     return req->away && req->route->timeout_ms > 0 && !req->stream.head_out ? HSRV_RING_HANDLER : HSRV_RINGS;
 }
 
@@ -7238,20 +7288,39 @@ static size_t hsrv_emit_trailers_size(const hsrv_header *trailers) {
     return size;
 }
 
+// The last chunk and the trailers.
+static char *hsrv_emit_last_chunk(char *out, const hsrv_header *trailers) {
+    out = HSRV_APPEND(out, "0\r\n");
+    for (const hsrv_header *h = trailers; h; h = h->next) {
+        out = hsrv_emit_field(out, h->name, h->value);
+    }
+    return HSRV_APPEND(out, "\r\n");
+}
+
+// The same, queued: without memory as long as it is small, since nobody might ask again. OK, NOMEM.
+static httpsrv_result hsrv_emit_queue_last_chunk(hsrv_loop *loop, hsrv_conn *c) {
+    hsrv_stream *s = &c->req->stream;
+    const size_t size = 5 + hsrv_emit_trailers_size(s->trailers);
+    if (size <= HSRV_SMALL_SEGMENT && size <= HTTPSRV_WRITE_BUFFER) {
+        hsrv_emit_last_chunk(hsrv_conn_reserve(loop, c, size), s->trailers);
+        loop->output_len += size;
+    } else {
+        hsrv_segment *segment = hsrv_output_new(&loop->srv->memory, size);
+        if (!segment) return HTTPSRV_NOMEM;
+        hsrv_emit_last_chunk((char *)(segment + 1), s->trailers);
+        hsrv_emit_segment(loop, c, segment);
+    }
+    __atomic_fetch_add(&s->out_queued, size, __ATOMIC_SEQ_CST);
+    return HTTPSRV_OK;
+}
+
 // The end of the body. OK, NOMEM.
 static httpsrv_result hsrv_emit_end(hsrv_loop *loop, hsrv_conn *c) {
     httpsrv_req *req = c->req;
     hsrv_stream *s = &req->stream;
     if (req->answer.framing == HSRV_FRAMING_CHUNKED && !s->silent) {
-        hsrv_segment *segment = hsrv_output_new(&loop->srv->memory, 5 + hsrv_emit_trailers_size(s->trailers));
-        if (!segment) return HTTPSRV_NOMEM;
-        char *out = HSRV_APPEND((char *)(segment + 1), "0\r\n");
-        for (const hsrv_header *h = s->trailers; h; h = h->next) {
-            out = hsrv_emit_field(out, h->name, h->value);
-        }
-        memcpy(out, "\r\n", 2);
-        __atomic_fetch_add(&s->out_queued, segment->len, __ATOMIC_SEQ_CST);
-        hsrv_emit_segment(loop, c, segment);
+        const httpsrv_result result = hsrv_emit_queue_last_chunk(loop, c);
+        if (result != HTTPSRV_OK) return result;
     }
     s->end_out = true;
     hsrv_emit_count_end(loop);
@@ -7386,18 +7455,21 @@ static httpsrv_result hsrv_response_pass_on(httpsrv_req *req, hsrv_answer *answe
     return result;
 }
 
-// A request that others can answer too has to be claimed first.
+// Claims the answer if others can give it too. False if that is too late. Before anything else: an answer that is noted in
+// the request, as SENT for a client that has left too, is the holder's alone.
+static bool hsrv_response_claim(httpsrv_req *req) {
+    return !req->shared ||
+           hsrv_request_swap(req->place, hsrv_request_generation(req), HSRV_PLACE_OPEN, HSRV_PLACE_CLAIMED);
+}
+
 static httpsrv_result hsrv_response_give(httpsrv_req *req, hsrv_answer *answer) {
+    if (!hsrv_response_claim(req)) return HTTPSRV_GONE;
     if (hsrv_response_gone(req)) {
         req->answered = HSRV_ANSWER_SENT;
         return HTTPSRV_GONE;
     }
-    if (!req->shared) return hsrv_response_pass_on(req, answer);
-    if (!hsrv_request_swap(req->place, hsrv_request_generation(req), HSRV_PLACE_OPEN, HSRV_PLACE_CLAIMED)) {
-        return HTTPSRV_GONE;
-    }
     const httpsrv_result result = hsrv_response_pass_on(req, answer);
-    if (result != HTTPSRV_OK) hsrv_request_unclaim(req);
+    if (result != HTTPSRV_OK && req->shared) hsrv_request_unclaim(req);
     return result;
 }
 
@@ -7481,7 +7553,8 @@ static httpsrv_result hsrv_response_on_gone(httpsrv_req *req, httpsrv_fn fn, voi
     if (!req->shared) hsrv_request_open_place(req);
     req->gone_fn = fn;
     req->gone_arg = arg;
-    if (__atomic_fetch_or(&req->gone, HSRV_GONE_WATCHED, __ATOMIC_ACQ_REL) & HSRV_GONE_SET) fn(arg);
+    const uint32_t gone = __atomic_fetch_or(&req->gone, HSRV_GONE_WATCHED, __ATOMIC_ACQ_REL);
+    if ((gone & HSRV_GONE_SET) && !(gone & HSRV_GONE_SETTLED)) fn(arg);
     return HTTPSRV_OK;
 }
 
@@ -7632,12 +7705,6 @@ static httpsrv_result hsrv_response_stage_begin(httpsrv_req *req, hsrv_answer *a
     return HTTPSRV_OK;
 }
 
-// Claims the answer if others can give it too. False if that is too late.
-static bool hsrv_response_claim(httpsrv_req *req) {
-    return !req->shared ||
-           hsrv_request_swap(req->place, hsrv_request_generation(req), HSRV_PLACE_OPEN, HSRV_PLACE_CLAIMED);
-}
-
 static void hsrv_response_prepare_stream(httpsrv_req *req, const hsrv_answer *answer) {
     hsrv_stream *s = &req->stream;
     s->used = true;
@@ -7673,11 +7740,11 @@ static httpsrv_result hsrv_response_begin(httpsrv_req *req, int status, const ch
         return HTTPSRV_STATE;
     }
     if (!hsrv_response_valid(&given)) return HTTPSRV_ARG;
+    if (!hsrv_response_claim(req)) return HTTPSRV_GONE;
     if (hsrv_response_gone(req)) {
         req->answered = HSRV_ANSWER_SENT;
         return HTTPSRV_GONE;
     }
-    if (!hsrv_response_claim(req)) return HTTPSRV_GONE;
     hsrv_answer answer;
     hsrv_response_describe(req, &given, &answer);
     answer.framing = hsrv_response_framing(req, length);
@@ -7690,10 +7757,12 @@ static httpsrv_result hsrv_response_begin(httpsrv_req *req, int status, const ch
 // The client can tell: the body has no end, or the connection is reset.
 static void hsrv_response_break_off(httpsrv_req *req) {
     req->answered = HSRV_ANSWER_ENDED;
-    if (req->inline_conn)
+    if (req->inline_conn) {
         req->stream.broken = true;
-    else
-        hsrv_request_tell_loop(req, HSRV_CLAIM_BROKEN);
+        return;
+    }
+    hsrv_request_settle(req);
+    hsrv_request_tell_loop(req, HSRV_CLAIM_BROKEN);
 }
 
 // On a worker: a copy on its way to the loop.
@@ -7780,6 +7849,8 @@ static httpsrv_result hsrv_response_end(httpsrv_req *req) {
     if (req->inline_conn) {
         const httpsrv_result result = hsrv_emit_end(req->loop, req->inline_conn);
         if (result != HTTPSRV_OK) return result;
+    } else if (!hsrv_request_settle(req)) {
+        return HTTPSRV_GONE;
     }
     req->answered = HSRV_ANSWER_ENDED;
     if (!req->inline_conn) hsrv_request_tell_loop(req, HSRV_CLAIM_ENDED);
@@ -8654,7 +8725,7 @@ static void hsrv_dispatch_job(void *arg) {
         hsrv_request_hold(req, false);
     }
     uint32_t claim = HSRV_CLAIM_RETURNED;
-    if (req->answered == HSRV_ANSWER_STAGED || req->answered == HSRV_ANSWER_ENDED) claim |= HSRV_CLAIM_FINISHED;
+    if (req->answered > HSRV_ANSWER_BEGUN) claim |= HSRV_CLAIM_FINISHED;
     if (req->answered == HSRV_ANSWER_BEGUN) claim |= HSRV_CLAIM_MOVED; // the loop goes on with it
     if (hsrv_request_add_claim(req, claim)) hsrv_loop_post(req->loop, &req->message);
 }
@@ -8727,11 +8798,10 @@ static void hsrv_dispatch_posts(hsrv_conn *c) {
 
 // ---- bodies in pieces ----
 
-// Ends the connection in the middle of an answer. Only a reset tells so where its end is that of the connection.
+// Ends the connection in the middle of an answer.
 static void hsrv_dispatch_break_off(hsrv_loop *loop, hsrv_conn *c, httpsrv_log_item item) {
     if (item != HTTPSRV_LOG_NONE) hsrv_loop_note(loop, item, c, 0);
     hsrv_conn_flush(loop, c);
-    if (c->req->answer.framing == HSRV_FRAMING_CLOSE) hsrv_sys_reset_on_close(c->fd);
     hsrv_conn_close(loop, c);
 }
 
@@ -8746,6 +8816,7 @@ static void hsrv_dispatch_fault(hsrv_loop *loop, hsrv_conn *c, int status, https
 // The head of an answer that a worker has begun.
 static bool hsrv_dispatch_begin(hsrv_loop *loop, hsrv_conn *c) {
     if (c->req->stream.head_out) return true;
+    c->req->stream.told |= HSRV_CLAIM_BEGUN; // if its bytes say so, too
     if (hsrv_emit_begin(loop, c, &c->req->answer) == HTTPSRV_OK) {
         hsrv_session_open(loop, c->req);
         return true;
@@ -8796,6 +8867,7 @@ static void hsrv_dispatch_end_events(hsrv_loop *loop, hsrv_conn *c) {
     hsrv_stream *s = &req->stream;
     s->events_end = true;
     if (!s->here || s->end_out || req->answered != HSRV_ANSWER_BEGUN) return;
+    hsrv_conn_begin_period(loop, c, c->out.first != NULL); // from here on its speed counts
     if (hsrv_emit_end(loop, c) == HTTPSRV_OK)
         req->answered = HSRV_ANSWER_ENDED;
     else
@@ -8815,11 +8887,11 @@ static bool hsrv_dispatch_can_go_on(const httpsrv_req *req) {
 static void hsrv_dispatch_conclude(hsrv_loop *loop, hsrv_conn *c) {
     httpsrv_req *req = c->req;
     const bool begun = req->answered == HSRV_ANSWER_BEGUN;
-    if (c->flags & HSRV_CONN_LOST) return; // which is seen next
+    if (req->answered > HSRV_ANSWER_BEGUN) req->away = false; // the holder has claimed it: nobody else brings it home
+    if (c->flags & HSRV_CONN_LOST) return;                    // which is seen next
     if (req->stream.broken) {
         hsrv_dispatch_break_off(loop, c, HTTPSRV_LOG_BROKEN_OFF);
     } else if (req->answered > HSRV_ANSWER_BEGUN) {
-        req->away = false;
         hsrv_dispatch_answered(loop, c);
     } else if (!req->deferred && !hsrv_dispatch_can_go_on(req)) {
         if (begun)
@@ -8833,7 +8905,7 @@ static void hsrv_dispatch_conclude(hsrv_loop *loop, hsrv_conn *c) {
 
 // The server stops: streams of events would go on for ever.
 static void hsrv_dispatch_stop_events(hsrv_loop *loop, hsrv_conn *c) {
-    hsrv_request_tell_gone(c->req);
+    if (hsrv_request_settle(c->req)) hsrv_request_tell_gone(c->req);
     hsrv_dispatch_end_events(loop, c);
     if (c->state != HSRV_CONN_CLOSED && c->req->stream.end_out) hsrv_dispatch_conclude(loop, c);
 }
@@ -8877,7 +8949,7 @@ static void hsrv_dispatch_deferred(hsrv_loop *loop, hsrv_conn *c) {
             hsrv_dispatch_break_off(loop, c, HTTPSRV_LOG_NO_MEMORY);
             return;
         }
-        if (hsrv_request_bar(req)) {
+        if (hsrv_request_bar(req) == HSRV_PLACE_OPEN) {
             hsrv_request_abandon(req);
             hsrv_dispatch_overload(loop, c, HTTPSRV_LOG_NO_MEMORY);
             return;
@@ -8894,7 +8966,7 @@ static void hsrv_dispatch_deferred(hsrv_loop *loop, hsrv_conn *c) {
 static void hsrv_dispatch_go_on(hsrv_loop *loop, hsrv_conn *c) {
     const httpsrv_req *req = c->req;
     const bool defers = req->deferred && !req->away && req->answered <= HSRV_ANSWER_BEGUN && !req->stream.broken;
-    if (defers && !(c->flags & HSRV_CONN_LOST))
+    if (defers) // for a client that is lost as well: somebody may be about to finish it
         hsrv_dispatch_deferred(loop, c);
     else
         hsrv_dispatch_conclude(loop, c);
@@ -9692,6 +9764,7 @@ static void hsrv_reactor_cut(hsrv_loop *loop, hsrv_conn *c) {
         hsrv_loop_note(loop, HTTPSRV_LOG_CUT, c, 0);
         hsrv_platform_count(&loop->counters.cut, 1);
     }
+    if (c->out.first) hsrv_sys_reset_on_close(c->fd);
     hsrv_conn_close(loop, c);
 }
 
@@ -10933,12 +11006,12 @@ HTTPSRV_API const httpsrv_field *httpsrv_header_at(const httpsrv_req *req, int i
 
 HTTPSRV_API httpsrv_str httpsrv_trailer(const httpsrv_req *req, const char *name) {
     hsrv_request_assert_held(req);
-    return name ? hsrv_request_field(&req->trailers, hsrv_text_of(name)) : hsrv_text_absent();
+    return name ? hsrv_request_field(hsrv_request_trailers(req), hsrv_text_of(name)) : hsrv_text_absent();
 }
 
 HTTPSRV_API const httpsrv_field *httpsrv_trailer_at(const httpsrv_req *req, int index) {
     hsrv_request_assert_held(req);
-    return hsrv_request_field_at(&req->trailers, index);
+    return hsrv_request_field_at(hsrv_request_trailers(req), index);
 }
 
 HTTPSRV_API httpsrv_str httpsrv_param(const httpsrv_req *req, const char *name) {
