@@ -520,9 +520,10 @@ typedef struct httpsrv_files_config {
     bool precompressed;        // send "x.br", "x.zst" or "x.gz" instead of x to clients that take it [no]
     const char *cache_control; // value of that field [none sent]
     const httpsrv_mime *types; // asked before the built-in table; ends with an extension of NULL [none]
-    const char *pool;          // where files are opened and read, so that a slow disk holds up nobody [on the reactor]
-    int max_open;              // files that each reactor keeps open; off [64]
-    int fresh_ms;              // for how long what is known of one is not looked at again [1000]
+    const char *pool; // where files are looked up and opened, small ones read and large ones read ahead, so that
+                      // a slow disk holds up nobody [on the reactor]
+    int max_open;     // files that each reactor keeps open; off [64]
+    int fresh_ms;     // for how long what is known of one is not looked at again [1000]
 } httpsrv_files_config;
 
 // A file that is compiled in. `path` begins with a slash; a table ends with a path of NULL.
@@ -923,11 +924,13 @@ HTTPSRV_API httpsrv_result httpsrv_abort(httpsrv_req *req);
 // [holder]
 HTTPSRV_API httpsrv_token httpsrv_sse_begin(httpsrv_req *req, const char *channel);
 
-// Sends to one client. Errors: GONE, ARG (a line break or NUL in name or id, retry out of range), NOMEM. [any]
+// Sends to one client. Errors: GONE, STATE (the token is not that of a stream of events), ARG (a line break or NUL in name or
+// id, retry out of range, or nothing to say), NOMEM. [any]
 HTTPSRV_API httpsrv_result httpsrv_sse_send(httpsrv *srv, httpsrv_token token, const httpsrv_event *event);
 
 // Sends to all that listen to a channel, which there may be none of. The event is formatted once and shared. In order for
-// each thread that sends. Errors: ARG, STATE (before httpsrv_listen), NOMEM (then nobody gets it). [any]
+// each thread that sends. It does not wait: who publishes faster than the reactors send fills memory, and max.memory is the
+// bound. Errors: ARG, STATE (before httpsrv_listen), NOMEM (then nobody gets it). [any]
 HTTPSRV_API httpsrv_result httpsrv_sse_publish(httpsrv *srv, const char *channel, const httpsrv_event *event);
 
 // Ends a stream of events. Most clients come again; to stop them, answer 204 to that. Errors: GONE, NOMEM. [any]
@@ -1259,6 +1262,11 @@ static inline ssize_t hsrv_sys_pread(int fd, void *buf, size_t len, int64_t offs
     return pread(fd, buf, len, (off_t)offset);
 }
 
+// Says that a file will be read soon, from the disk if need be.
+static inline void hsrv_sys_read_ahead(int fd, int64_t len) {
+    posix_fadvise(fd, 0, (off_t)len, POSIX_FADV_WILLNEED);
+}
+
 static inline int hsrv_sys_fstat(int fd, struct stat *status) {
     return fstat(fd, status);
 }
@@ -1296,9 +1304,14 @@ static inline int hsrv_sys_open_beneath(int root, const char *path, bool links) 
 #endif
 }
 
-// One step of the way without it: a name in a directory, as a place only, which opens nothing yet; not a link.
-static inline int hsrv_sys_open_place(int directory, const char *name, bool links) {
-    return openat(directory, name, O_PATH | O_CLOEXEC | (links ? 0 : O_NOFOLLOW));
+// One step of the way without it: a name in a directory, as a place only, which opens nothing yet; of a link, itself.
+static inline int hsrv_sys_open_place(int directory, const char *name) {
+    return openat(directory, name, O_PATH | O_CLOEXEC | O_NOFOLLOW);
+}
+
+// What a link says that was opened so. The length, or -1.
+static inline ssize_t hsrv_sys_read_link(int link, char *buf, size_t size) {
+    return readlinkat(link, "", buf, size);
 }
 
 // Where a descriptor's file is. The length, or -1.
@@ -1320,10 +1333,11 @@ static inline DIR *hsrv_sys_open_list(int fd) {
     return fdopendir(fd);
 }
 
-// The next name in a directory, and whether it is one; NULL at the end.
-static inline const char *hsrv_sys_next_name(DIR *list, bool *is_directory) {
+// The next name in a directory, and whether it is one, or a link; NULL at the end.
+static inline const char *hsrv_sys_next_name(DIR *list, bool *is_directory, bool *is_link) {
     const struct dirent *entry = readdir(list);
     *is_directory = entry && entry->d_type == DT_DIR;
+    *is_link = entry && entry->d_type == DT_LNK;
     return entry ? entry->d_name : NULL;
 }
 
@@ -2237,7 +2251,7 @@ static int hsrv_text_base64_digit(char c) {
     return c == '+' ? 62 : c == '/' ? 63 : -1;
 }
 
-// Decodes base64, with or without padding, into room for s.len bytes. The number of bytes; -1 if it is none.
+// Decodes base64, with its padding, into room for s.len bytes. The number of bytes; -1 if it is none.
 static ptrdiff_t hsrv_text_base64_decode(char *out, httpsrv_str s) {
     ptrdiff_t n = 0;
     uint32_t bits = 0;
@@ -2246,7 +2260,7 @@ static ptrdiff_t hsrv_text_base64_decode(char *out, httpsrv_str s) {
     while (s.len > 0 && padded - s.len < 2 && s.ptr[s.len - 1] == '=') {
         s.len--;
     }
-    if ((padded != s.len && padded % 4 != 0) || s.len % 4 == 1) return -1;
+    if (padded % 4 != 0) return -1;
     for (size_t i = 0; i < s.len; i++) {
         const int digit = hsrv_text_base64_digit(s.ptr[i]);
         if (digit < 0) return -1;
@@ -3970,18 +3984,25 @@ static bool hsrv_frames_next_element(httpsrv_str *list, httpsrv_str *element) {
     return false;
 }
 
+// A number of bytes; the largest there is for one that is larger still; -1 for what is none.
+static int64_t hsrv_frames_position(httpsrv_str s) {
+    if (!hsrv_text_all(s, HSRV_DIGIT)) return -1;
+    const int64_t n = hsrv_text_parse_number(s);
+    return n < 0 ? INT64_MAX : n;
+}
+
 // "first-last", "first-" or "-length" of something that has `size` bytes. 1; 0: nothing of it is there; -1: malformed.
 static int hsrv_frames_parse_span(httpsrv_str s, int64_t size, hsrv_span *span) {
     const char *dash = (const char *)memchr(s.ptr, '-', s.len);
     if (!dash) return -1;
     const httpsrv_str first = hsrv_text_view(s.ptr, (size_t)(dash - s.ptr));
     const httpsrv_str last = hsrv_text_view(dash + 1, s.len - first.len - 1);
-    const int64_t from = hsrv_text_parse_number(first), to = hsrv_text_parse_number(last);
+    const int64_t from = hsrv_frames_position(first), to = hsrv_frames_position(last);
     if ((first.len > 0 && from < 0) || (last.len > 0 && to < 0) || (first.len == 0 && last.len == 0)) return -1;
     if (first.len == 0) {
         span->len = to < size ? to : size;
         span->first = size - span->len;
-        return to > 0;
+        return span->len > 0;
     }
     if (last.len > 0 && to < from) return -1;
     if (from >= size) return 0;
@@ -4034,15 +4055,21 @@ static bool hsrv_frames_next_tag(httpsrv_str *list, httpsrv_str *tag) {
     return true;
 }
 
-// Whether a strong tag is in a list, or the list is "*". A weak tag there counts only for a weak comparison.
+// RFC 9110 section 8.8.3.2: weak tags are equal to none in a strong comparison.
+static bool hsrv_frames_same_tag(httpsrv_str a, httpsrv_str b, bool weak) {
+    if (!weak && (a.ptr[0] == 'W' || b.ptr[0] == 'W')) return false;
+    if (a.ptr[0] == 'W') hsrv_frames_skip(&a, 2);
+    if (b.ptr[0] == 'W') hsrv_frames_skip(&b, 2);
+    return hsrv_text_equal(a, b);
+}
+
+// Whether a tag is in a list, or the list is "*".
 static bool hsrv_frames_has_tag(httpsrv_str list, httpsrv_str tag, bool weak) {
     httpsrv_str found;
     list = hsrv_text_trim(list);
     if (hsrv_text_equal(list, hsrv_text_of("*"))) return true;
     while (hsrv_frames_next_tag(&list, &found)) {
-        if (found.ptr[0] == 'W' && !weak) continue;
-        if (found.ptr[0] == 'W') hsrv_frames_skip(&found, 2);
-        if (hsrv_text_equal(found, tag)) return true;
+        if (hsrv_frames_same_tag(found, tag, weak)) return true;
     }
     return false;
 }
@@ -4060,10 +4087,9 @@ static int hsrv_frames_weight(httpsrv_str s) {
     return weight <= 1000 ? weight : 0;
 }
 
-// How much a client likes a coding, by its Accept-Encoding: thousandths, 0: not at all.
-static int hsrv_frames_accepts(httpsrv_str field, httpsrv_str coding) {
+// What an Accept-Encoding field says about a coding and about all others: thousandths; what it does not say stays.
+static void hsrv_frames_read_weights(httpsrv_str field, httpsrv_str coding, int *own, int *any) {
     httpsrv_str element;
-    int any = 0, own = -1;
     while (hsrv_frames_next_element(&field, &element)) {
         httpsrv_str rest = element;
         const httpsrv_str name = hsrv_frames_take_value(&rest);
@@ -4072,10 +4098,10 @@ static int hsrv_frames_accepts(httpsrv_str field, httpsrv_str coding) {
         while (hsrv_frames_next_param(&rest, &param) == HTTPSRV_OK) {
             if (hsrv_text_equal_nocase(param.name, hsrv_text_of("q"))) weight = hsrv_frames_weight(param.value);
         }
-        if (hsrv_text_equal(name, hsrv_text_of("*"))) any = weight;
-        if (hsrv_text_equal_nocase(name, coding)) own = weight;
+        const bool alias = name.len > 2 && hsrv_text_equal_nocase(hsrv_text_view(name.ptr, 2), hsrv_text_of("x-"));
+        if (hsrv_text_equal(name, hsrv_text_of("*"))) *any = weight;
+        if (hsrv_text_equal_nocase(alias ? hsrv_text_view(name.ptr + 2, name.len - 2) : name, coding)) *own = weight;
     }
-    return own >= 0 ? own : any;
 }
 
 // ---- server-sent events: https://html.spec.whatwg.org/multipage/server-sent-events.html ----
@@ -4586,7 +4612,8 @@ typedef enum hsrv_answer_state {
 //            leaves its loop           reply, finish                      comes home
 //   CLOSED --------------------> OPEN ---------------> CLAIMED -----------------------> CLOSED, next generation
 //                                 | ^------------------/   |                               ^
-//                                 |     out of memory      | the client leaves             |
+//                                 |     out of memory      | the client leaves, or what    |
+//                                 |                        | was begun is ended            |
 //                                 |                        v                               |
 //                                 |                      DOOMED ---------------------------|
 //                                 \-- the client leaves, or the time is up: CLOSED --------|
@@ -4637,6 +4664,7 @@ typedef struct hsrv_delivery {
 #define HSRV_GONE_SET     1u // nobody waits for the answer any more, and there is none
 #define HSRV_GONE_WATCHED 2u // gone_fn is there
 #define HSRV_GONE_LATE    4u // nobody waits any more, but there is an answer, or somebody was about to make one
+#define HSRV_GONE_SETTLED 8u // whoever has ended the answer was told that it was in time: gone_fn is not called
 
 #define HSRV_MAX_SERVER_TRAILERS 32 // fields of a trailer section
 
@@ -5024,7 +5052,8 @@ struct hsrv_loop {
     char *input;  // shared read buffer
     char *output; // shared output buffer: answers of the connection being served
     size_t output_len;
-    bool shielded; // SIGPIPE is kept away until the end of the turn
+    bool signals_blocked; // for good: the thread is ours
+    bool shielded;        // SIGPIPE is kept away until the end of the turn
     bool sigpipe_pending;
     sigset_t signals_before;
     const char *window; // unparsed input of the connection being served
@@ -6198,7 +6227,7 @@ static void hsrv_loop_enter(hsrv_loop *loop) {
 
 // A host's thread must not get the signal that sendfile raises. Our own have all signals blocked.
 static void hsrv_loop_shield(hsrv_loop *loop) {
-    if (loop->shielded || loop->has_thread) return;
+    if (loop->shielded || loop->signals_blocked) return;
     loop->shielded = true;
     hsrv_sys_block_sigpipe(&loop->signals_before, &loop->sigpipe_pending);
 }
@@ -6463,10 +6492,11 @@ static bool hsrv_request_add_claim(httpsrv_req *req, uint32_t bits) {
 
 // The loop has the request's message, or was told that it is due. Whether it is home for good: then nobody else has it.
 static bool hsrv_request_arrive(httpsrv_req *req) {
-    const uint32_t passing = HSRV_CLAIM_POSTED | HSRV_CLAIM_WANTED | HSRV_CLAIM_MOVED;
+    const uint32_t passing = HSRV_CLAIM_POSTED | HSRV_CLAIM_MOVED;
     const uint32_t claim = __atomic_fetch_and(&req->claim, ~passing, __ATOMIC_ACQ_REL);
     req->stream.told = claim;
-    if (!(claim & HSRV_CLAIM_RETURNED)) return false;
+    if (!(claim & HSRV_CLAIM_RETURNED)) return false; // and what is wanted of it stays so until then
+    __atomic_fetch_and(&req->claim, ~HSRV_CLAIM_WANTED, __ATOMIC_RELAXED);
     req->stream.here = true;
     if ((claim & HSRV_CLAIM_DEFERRED) && !(claim & HSRV_CLAIM_FINISHED)) return false;
     req->away = false;
@@ -6660,7 +6690,8 @@ static httpsrv_result hsrv_request_on_done(httpsrv_req *req, httpsrv_done_fn fn,
 
 static void hsrv_request_tell_gone(httpsrv_req *req) {
     const uint32_t gone = __atomic_fetch_or(&req->gone, HSRV_GONE_SET, __ATOMIC_SEQ_CST);
-    if ((gone & HSRV_GONE_WATCHED) && !(gone & HSRV_GONE_SET)) req->gone_fn(req->gone_arg);
+    const bool told = gone & (HSRV_GONE_SET | HSRV_GONE_SETTLED);
+    if ((gone & HSRV_GONE_WATCHED) && !told) req->gone_fn(req->gone_arg);
     hsrv_request_signal(req);
 }
 
@@ -6671,21 +6702,32 @@ static void hsrv_request_abandon(httpsrv_req *req) {
     if (hsrv_request_add_claim(req, HSRV_CLAIM_FINISHED)) hsrv_request_arrive(req);
 }
 
-// Takes the right to answer away, and from an answer that is being made the way back. True for the former. [loop]
-static bool hsrv_request_bar(httpsrv_req *req) {
+// Decides the end of an answer that has begun: it is told of, or the client's leaving is, but not both. Of one that nobody
+// else can end there is nothing to decide. [any]
+static bool hsrv_request_settle(httpsrv_req *req) {
+    return !req->shared ||
+           hsrv_request_swap(req->place, hsrv_request_generation(req), HSRV_PLACE_CLAIMED, HSRV_PLACE_DOOMED);
+}
+
+// Takes the right to answer away, and from an answer that is being made the way back. Says what it found: OPEN, CLAIMED or
+// DOOMED. [loop]
+static hsrv_place_state hsrv_request_bar(httpsrv_req *req) {
     const uint32_t generation = hsrv_request_generation(req);
     for (;;) {
-        if (hsrv_request_revoke(req)) return true;
-        if (hsrv_request_swap(req->place, generation, HSRV_PLACE_CLAIMED, HSRV_PLACE_DOOMED)) return false;
-        if (__atomic_load_n(&req->place->cell, __ATOMIC_RELAXED) == (generation << 2 | HSRV_PLACE_DOOMED)) return false;
+        if (hsrv_request_revoke(req)) return HSRV_PLACE_OPEN;
+        if (hsrv_request_swap(req->place, generation, HSRV_PLACE_CLAIMED, HSRV_PLACE_DOOMED)) return HSRV_PLACE_CLAIMED;
+        const uint32_t cell = __atomic_load_n(&req->place->cell, __ATOMIC_ACQUIRE);
+        if (cell == (generation << 2 | HSRV_PLACE_DOOMED)) return HSRV_PLACE_DOOMED;
     }
 }
 
 // The client has left. An answer that was claimed in time is brought home by whoever makes it; one that has begun and has
 // no end will not come. [loop]
 static void hsrv_request_give_up(httpsrv_req *req) {
-    const bool begun = req->stream.head_out && !req->stream.end_out;
-    if (hsrv_request_bar(req) || begun) {
+    const bool begun = (req->stream.head_out || (req->stream.told & HSRV_CLAIM_BEGUN)) && !req->stream.end_out;
+    const hsrv_place_state found = hsrv_request_bar(req);
+    if (found == HSRV_PLACE_DOOMED) __atomic_fetch_or(&req->gone, HSRV_GONE_SETTLED, __ATOMIC_SEQ_CST);
+    if (found == HSRV_PLACE_OPEN || begun) {
         hsrv_request_abandon(req);
         return;
     }
@@ -6886,6 +6928,31 @@ static bool hsrv_request_keep_trailers(httpsrv_req *req, const char *bytes, size
     return true;
 }
 
+// The trailer section, once it is there: none while the loop may still be reading it for a worker. [holder]
+static const httpsrv_head *hsrv_request_trailers(const httpsrv_req *req) {
+    static const httpsrv_head none = {NULL,
+                                      0,
+                                      0,
+                                      0,
+                                      HTTPSRV_METHOD_OTHER,
+                                      HTTPSRV_FORM_ORIGIN,
+                                      {NULL, 0},
+                                      {NULL, 0},
+                                      {NULL, 0},
+                                      {NULL, 0},
+                                      {NULL, 0},
+                                      {NULL, 0},
+                                      {NULL, 0},
+                                      0,
+                                      false,
+                                      false,
+                                      false,
+                                      false,
+                                      false};
+    const bool reads = req->route->stream && !req->inline_conn;
+    return reads && __atomic_load_n(&req->stream.in_over, __ATOMIC_ACQUIRE) == 0 ? &none : &req->trailers;
+}
+
 static httpsrv_str hsrv_request_param(const httpsrv_req *req, httpsrv_str name) {
     for (int i = 0; i < req->num_params; i++) {
         if (hsrv_text_equal(req->route->params[i], name)) return req->params[i];
@@ -6966,12 +7033,19 @@ static void hsrv_conn_tally_key(const unsigned char peer[16], unsigned char key[
     memcpy(key, peer, len);
 }
 
+// The finisher of splitmix64, so that each bit of an address reaches each of the result.
+static size_t hsrv_conn_hash_address(const uint64_t halves[2], const uint64_t secret[2]) {
+    uint64_t h = (halves[0] ^ secret[0]) * 0x9e3779b97f4a7c15u;
+    h = (h ^ h >> 32) ^ halves[1] ^ secret[1];
+    h = (h ^ h >> 30) * 0xbf58476d1ce4e5b9u;
+    h = (h ^ h >> 27) * 0x94d049bb133111ebu;
+    return (size_t)(h ^ h >> 31);
+}
+
 static size_t hsrv_conn_tally_bucket(const hsrv_tally *tally, const unsigned char key[16]) {
     uint64_t halves[2];
     memcpy(halves, key, sizeof halves);
-    uint64_t h = (halves[0] ^ tally->secret[0]) * 0x9e3779b97f4a7c15u;
-    h = ((h ^ h >> 32) ^ halves[1] ^ tally->secret[1]) * 0xbf58476d1ce4e5b9u;
-    return (size_t)(h ^ h >> 32) & (tally->num_buckets - 1);
+    return hsrv_conn_hash_address(halves, tally->secret) & (tally->num_buckets - 1);
 }
 
 static hsrv_address_count **hsrv_conn_tally_find(hsrv_address_count **link, const unsigned char key[16]) {
@@ -7076,10 +7150,17 @@ static void hsrv_conn_free_input(hsrv_loop *loop, hsrv_conn *c) {
     c->in = NULL;
 }
 
+// Whether an orderly end would pass for that of an answer which has none yet: only a reset tells otherwise.
+static bool hsrv_conn_is_torn(const hsrv_conn *c) {
+    if (c->state != HSRV_CONN_STREAM || !c->req->stream.head_out || c->req->stream.silent) return false;
+    return c->req->answer.framing == HSRV_FRAMING_CLOSE;
+}
+
 // Puts a connection on the closing list. Its memory stays until the end of the turn, whoever still points to it.
 static void hsrv_conn_close(hsrv_loop *loop, hsrv_conn *c) {
     hsrv_loop_assert_owner(loop);
     if (c->state == HSRV_CONN_CLOSED) return;
+    if (hsrv_conn_is_torn(c)) hsrv_sys_reset_on_close(c->fd);
     c->state = HSRV_CONN_CLOSED;
     c->next_closing = loop->closing;
     loop->closing = c;
@@ -7097,7 +7178,8 @@ static void hsrv_conn_drop_request(hsrv_loop *loop, hsrv_conn *c) {
     }
     if (!req->away) {
         const bool unanswered = req->answered == HSRV_ANSWER_NONE || req->answered == HSRV_ANSWER_BEGUN;
-        if (req->stream.used && req->shared && unanswered && !req->delivery) hsrv_request_tell_gone(req);
+        const bool told = !req->stream.used || !req->shared || req->given_up || !unanswered || req->delivery;
+        if (!told && hsrv_request_bar(req) != HSRV_PLACE_DOOMED) hsrv_request_tell_gone(req);
         hsrv_request_release(loop, req);
         return;
     }
@@ -7547,7 +7629,7 @@ static void hsrv_conn_finish(hsrv_loop *loop, hsrv_conn *c) {
 static hsrv_ring hsrv_conn_stream_ring(const hsrv_conn *c) {
     const httpsrv_req *req = c->req;
     if (hsrv_conn_wants_body(c)) return HSRV_RING_BODY;
-    if (req->stream.events) return HSRV_RING_EVENTS;
+    if (req->stream.events && !req->stream.end_out) return HSRV_RING_EVENTS;
     return req->away && req->route->timeout_ms > 0 && !req->stream.head_out ? HSRV_RING_HANDLER : HSRV_RINGS;
 }
 
@@ -7799,6 +7881,7 @@ static httpsrv_result hsrv_emit_large(hsrv_loop *loop, hsrv_conn *c, hsrv_answer
     char *end = hsrv_emit_head((char *)(head + 1), loop, answer, how);
     if (copied > 0) end = hsrv_text_append(end, answer->body);
     head->len = (size_t)(end - head->ptr);
+    hsrv_emit_add(c, head->len + (body ? body->len : 0));
     hsrv_conn_keep_output(loop, c, 0); // answers before this one keep their place
     hsrv_output_append(&c->out, head);
     if (body) hsrv_output_append(&c->out, body);
@@ -7826,7 +7909,6 @@ static httpsrv_result hsrv_emit_answer(hsrv_loop *loop, hsrv_conn *c, hsrv_answe
     if (large) {
         const httpsrv_result result = hsrv_emit_large(loop, c, answer, how, head_size, with_body);
         if (result != HTTPSRV_OK) return result;
-        hsrv_emit_add(c, head_size + copied);
     } else {
         char *out = hsrv_conn_reserve(loop, c, head_size + copied);
         const char *begin = out;
@@ -7969,21 +8051,40 @@ static size_t hsrv_emit_trailers_size(const hsrv_header *trailers) {
     return size;
 }
 
+// The last chunk and the trailers.
+static char *hsrv_emit_last_chunk(char *out, const hsrv_header *trailers) {
+    out = HSRV_APPEND(out, "0\r\n");
+    for (const hsrv_header *h = trailers; h; h = h->next) {
+        out = hsrv_emit_field(out, h->name, h->value);
+    }
+    return HSRV_APPEND(out, "\r\n");
+}
+
+// The same, queued: without memory as long as it is small, since nobody might ask again. OK, NOMEM.
+static httpsrv_result hsrv_emit_queue_last_chunk(hsrv_loop *loop, hsrv_conn *c) {
+    hsrv_stream *s = &c->req->stream;
+    const size_t size = 5 + hsrv_emit_trailers_size(s->trailers);
+    if (size <= HSRV_SMALL_SEGMENT && size <= HTTPSRV_WRITE_BUFFER) {
+        hsrv_emit_last_chunk(hsrv_conn_reserve(loop, c, size), s->trailers);
+        loop->output_len += size;
+    } else {
+        hsrv_segment *segment = hsrv_output_new(&loop->srv->memory, size);
+        if (!segment) return HTTPSRV_NOMEM;
+        hsrv_emit_last_chunk((char *)(segment + 1), s->trailers);
+        hsrv_emit_segment(loop, c, segment);
+    }
+    __atomic_fetch_add(&s->out_queued, size, __ATOMIC_SEQ_CST);
+    hsrv_emit_add(c, size);
+    return HTTPSRV_OK;
+}
+
 // The end of the body. OK, NOMEM.
 static httpsrv_result hsrv_emit_end(hsrv_loop *loop, hsrv_conn *c) {
     httpsrv_req *req = c->req;
     hsrv_stream *s = &req->stream;
     if (req->answer.framing == HSRV_FRAMING_CHUNKED && !s->silent) {
-        hsrv_segment *segment = hsrv_output_new(&loop->srv->memory, 5 + hsrv_emit_trailers_size(s->trailers));
-        if (!segment) return HTTPSRV_NOMEM;
-        char *out = HSRV_APPEND((char *)(segment + 1), "0\r\n");
-        for (const hsrv_header *h = s->trailers; h; h = h->next) {
-            out = hsrv_emit_field(out, h->name, h->value);
-        }
-        memcpy(out, "\r\n", 2);
-        __atomic_fetch_add(&s->out_queued, segment->len, __ATOMIC_SEQ_CST);
-        hsrv_emit_add(c, segment->len);
-        hsrv_emit_segment(loop, c, segment);
+        const httpsrv_result result = hsrv_emit_queue_last_chunk(loop, c);
+        if (result != HTTPSRV_OK) return result;
     }
     s->end_out = true;
     hsrv_emit_count_end(loop);
@@ -8118,18 +8219,21 @@ static httpsrv_result hsrv_response_pass_on(httpsrv_req *req, hsrv_answer *answe
     return result;
 }
 
-// A request that others can answer too has to be claimed first.
+// Claims the answer if others can give it too. False if that is too late. Before anything else: an answer that is noted in
+// the request, as SENT for a client that has left too, is the holder's alone.
+static bool hsrv_response_claim(httpsrv_req *req) {
+    return !req->shared ||
+           hsrv_request_swap(req->place, hsrv_request_generation(req), HSRV_PLACE_OPEN, HSRV_PLACE_CLAIMED);
+}
+
 static httpsrv_result hsrv_response_give(httpsrv_req *req, hsrv_answer *answer) {
+    if (!hsrv_response_claim(req)) return HTTPSRV_GONE;
     if (hsrv_response_gone(req)) {
         req->answered = HSRV_ANSWER_SENT;
         return HTTPSRV_GONE;
     }
-    if (!req->shared) return hsrv_response_pass_on(req, answer);
-    if (!hsrv_request_swap(req->place, hsrv_request_generation(req), HSRV_PLACE_OPEN, HSRV_PLACE_CLAIMED)) {
-        return HTTPSRV_GONE;
-    }
     const httpsrv_result result = hsrv_response_pass_on(req, answer);
-    if (result != HTTPSRV_OK) hsrv_request_unclaim(req);
+    if (result != HTTPSRV_OK && req->shared) hsrv_request_unclaim(req);
     return result;
 }
 
@@ -8232,7 +8336,8 @@ static httpsrv_result hsrv_response_on_gone(httpsrv_req *req, httpsrv_fn fn, voi
     if (!req->shared) hsrv_request_open_place(req);
     req->gone_fn = fn;
     req->gone_arg = arg;
-    if (__atomic_fetch_or(&req->gone, HSRV_GONE_WATCHED, __ATOMIC_ACQ_REL) & HSRV_GONE_SET) fn(arg);
+    const uint32_t gone = __atomic_fetch_or(&req->gone, HSRV_GONE_WATCHED, __ATOMIC_ACQ_REL);
+    if ((gone & HSRV_GONE_SET) && !(gone & HSRV_GONE_SETTLED)) fn(arg);
     return HTTPSRV_OK;
 }
 
@@ -8383,12 +8488,6 @@ static httpsrv_result hsrv_response_stage_begin(httpsrv_req *req, hsrv_answer *a
     return HTTPSRV_OK;
 }
 
-// Claims the answer if others can give it too. False if that is too late.
-static bool hsrv_response_claim(httpsrv_req *req) {
-    return !req->shared ||
-           hsrv_request_swap(req->place, hsrv_request_generation(req), HSRV_PLACE_OPEN, HSRV_PLACE_CLAIMED);
-}
-
 static void hsrv_response_prepare_stream(httpsrv_req *req, const hsrv_answer *answer) {
     hsrv_stream *s = &req->stream;
     s->used = true;
@@ -8424,11 +8523,11 @@ static httpsrv_result hsrv_response_begin(httpsrv_req *req, int status, const ch
         return HTTPSRV_STATE;
     }
     if (!hsrv_response_valid(&given)) return HTTPSRV_ARG;
+    if (!hsrv_response_claim(req)) return HTTPSRV_GONE;
     if (hsrv_response_gone(req)) {
         req->answered = HSRV_ANSWER_SENT;
         return HTTPSRV_GONE;
     }
-    if (!hsrv_response_claim(req)) return HTTPSRV_GONE;
     hsrv_answer answer;
     hsrv_response_describe(req, &given, &answer);
     answer.framing = hsrv_response_framing(req, length);
@@ -8441,10 +8540,12 @@ static httpsrv_result hsrv_response_begin(httpsrv_req *req, int status, const ch
 // The client can tell: the body has no end, or the connection is reset.
 static void hsrv_response_break_off(httpsrv_req *req) {
     req->answered = HSRV_ANSWER_ENDED;
-    if (req->inline_conn)
+    if (req->inline_conn) {
         req->stream.broken = true;
-    else
-        hsrv_request_tell_loop(req, HSRV_CLAIM_BROKEN);
+        return;
+    }
+    hsrv_request_settle(req);
+    hsrv_request_tell_loop(req, HSRV_CLAIM_BROKEN);
 }
 
 // On a worker: a copy on its way to the loop.
@@ -8531,6 +8632,8 @@ static httpsrv_result hsrv_response_end(httpsrv_req *req) {
     if (req->inline_conn) {
         const httpsrv_result result = hsrv_emit_end(req->loop, req->inline_conn);
         if (result != HTTPSRV_OK) return result;
+    } else if (!hsrv_request_settle(req)) {
+        return HTTPSRV_GONE;
     }
     req->answered = HSRV_ANSWER_ENDED;
     if (!req->inline_conn) hsrv_request_tell_loop(req, HSRV_CLAIM_ENDED);
@@ -9110,27 +9213,57 @@ static int hsrv_content_unmodified(const httpsrv_req *req, const hsrv_resource *
     return date == INT64_MIN || r->mtime == INT64_MIN ? -1 : r->mtime <= date;
 }
 
+// Whether a field, which may be there several times, lists the tag of something; -1 if it is not there.
+static int hsrv_content_lists_tag(const httpsrv_req *req, const hsrv_resource *r, const char *name, bool weak) {
+    int found = -1;
+    for (int i = 0; i < req->head.num_fields && found <= 0; i++) {
+        if (!hsrv_text_equal_nocase(req->head.fields[i].name, hsrv_text_of(name))) continue;
+        found = hsrv_frames_has_tag(req->head.fields[i].value, r->etag, weak);
+    }
+    return found;
+}
+
 // 200 to go on, 304, 412.
 static int hsrv_content_check_conditions(const httpsrv_req *req, const hsrv_resource *r) {
-    const httpsrv_str match = hsrv_content_field(req, "if-match"), none = hsrv_content_field(req, "if-none-match");
-    if (match.ptr) {
-        if (!hsrv_frames_has_tag(match, r->etag, false)) return 412;
-    } else if (hsrv_content_unmodified(req, r, "if-unmodified-since") == 0) {
-        return 412;
-    }
-    if (none.ptr) return hsrv_frames_has_tag(none, r->etag, true) ? 304 : 200;
+    const int match = hsrv_content_lists_tag(req, r, "if-match", false);
+    if (match == 0 || (match < 0 && hsrv_content_unmodified(req, r, "if-unmodified-since") == 0)) return 412;
+    const int none = hsrv_content_lists_tag(req, r, "if-none-match", true);
+    const bool reads = req->head.method_id == HTTPSRV_METHOD_GET || req->head.method_id == HTTPSRV_METHOD_HEAD;
+    if (none >= 0) return !none ? 200 : reads ? 304 : 412;
+    if (!reads) return 200;
     return hsrv_content_unmodified(req, r, "if-modified-since") == 1 ? 304 : 200;
+}
+
+// How much a client likes a coding: thousandths, 0: not at all. What it says of all others does not count for identity.
+static int hsrv_content_weight(const httpsrv_req *req, const char *coding) {
+    int own = -1, any = 0;
+    for (int i = 0; i < req->head.num_fields; i++) {
+        if (!hsrv_text_equal_nocase(req->head.fields[i].name, hsrv_text_of("accept-encoding"))) continue;
+        hsrv_frames_read_weights(req->head.fields[i].value, hsrv_text_of(coding), &own, &any);
+    }
+    if (own >= 0) return own;
+    return strcmp(coding, "identity") == 0 ? 0 : any;
+}
+
+// How often a field is there.
+static int hsrv_content_count(const httpsrv_req *req, const char *name) {
+    int count = 0;
+    for (int i = 0; i < req->head.num_fields; i++) {
+        if (hsrv_text_equal_nocase(req->head.fields[i].name, hsrv_text_of(name))) count++;
+    }
+    return count;
 }
 
 // Whether a Range field counts: If-Range, if there is one, has to name what is there. RFC 9110 section 13.1.5.
 static bool hsrv_content_range_counts(const httpsrv_req *req, const hsrv_resource *r) {
     const httpsrv_str condition = hsrv_text_trim(hsrv_content_field(req, "if-range"));
-    if (req->head.method_id != HTTPSRV_METHOD_GET) return false;
+    if (req->head.method_id != HTTPSRV_METHOD_GET || hsrv_content_count(req, "range") > 1) return false;
     if (!condition.ptr) return true;
-    if (condition.len > 0 && (condition.ptr[0] == '"' || condition.ptr[0] == 'W'))
-        return hsrv_text_equal(condition, r->etag);
-    const int64_t date = hsrv_text_parse_date(condition, hsrv_sys_unix_seconds());
-    return date != INT64_MIN && date == r->mtime;
+    if (condition.len > 1 && (condition.ptr[0] == '"' || condition.ptr[1] == '/')) {
+        return hsrv_frames_same_tag(condition, r->etag, false);
+    }
+    const int64_t now = hsrv_sys_unix_seconds(), date = hsrv_text_parse_date(condition, now);
+    return date != INT64_MIN && date == r->mtime && date < now; // a date of this second may stand for two states
 }
 
 // ---- answers made of a resource ----
@@ -9243,49 +9376,11 @@ static void hsrv_content_add_spans(hsrv_parts *parts, const hsrv_resource *r, co
     hsrv_content_add_text(parts, hsrv_text_view(text, (size_t)len));
 }
 
-#define HSRV_FILE_PIECE 65536u // bytes that a worker reads of a file at a time
-
-// On a worker: reads a part and writes it, at the client's pace.
-static httpsrv_result hsrv_content_write_part(httpsrv_req *req, const hsrv_segment *part, char *buf) {
-    for (size_t at = 0; at < part->len;) {
-        const size_t want = part->len - at < HSRV_FILE_PIECE ? part->len - at : HSRV_FILE_PIECE;
-        httpsrv_str piece = hsrv_text_view(part->ptr ? part->ptr + at : buf, want);
-        if (part->file) {
-            const ssize_t n = hsrv_sys_pread(part->file->fd, buf, want, part->offset + (int64_t)at);
-            if (n < 0 && errno == EINTR) continue;
-            if (n <= 0) return HTTPSRV_SYS; // shorter than it was
-            piece.len = (size_t)n;
-        }
-        httpsrv_result result = hsrv_response_wait_drain(req);
-        if (result == HTTPSRV_OK) result = hsrv_response_write(req, piece);
-        if (result != HTTPSRV_OK) return result;
-        at += piece.len;
-    }
-    return HTTPSRV_OK;
-}
-
-// A worker reads the files itself, so that a slow disk never holds up the loop.
-static httpsrv_result hsrv_content_write_parts(httpsrv_req *req, int status, const char *type, hsrv_parts *parts) {
-    char *buf = (char *)hsrv_memory_take(parts->memory, HSRV_FILE_PIECE);
-    httpsrv_result result = buf ? hsrv_response_begin(req, status, type, parts->length) : HTTPSRV_NOMEM;
-    const bool begun = result == HTTPSRV_OK;
-    const bool silent = req->head.method_id == HTTPSRV_METHOD_HEAD;
-    for (const hsrv_segment *part = parts->first; part && result == HTTPSRV_OK && !silent; part = part->next) {
-        result = hsrv_content_write_part(req, part, buf);
-    }
-    hsrv_memory_give(parts->memory, buf, HSRV_FILE_PIECE);
-    hsrv_output_drop_list(parts->memory, parts->first);
-    if (begun && result == HTTPSRV_OK) result = hsrv_response_end(req);
-    if (begun && result != HTTPSRV_OK) hsrv_response_abort(req);
-    return begun ? HTTPSRV_OK : result;
-}
-
 static httpsrv_result hsrv_content_send_parts(httpsrv_req *req, int status, const char *type, hsrv_parts *parts) {
     if (parts->failed) {
         hsrv_output_drop_list(parts->memory, parts->first);
         return HTTPSRV_NOMEM;
     }
-    if (!req->inline_conn) return hsrv_content_write_parts(req, status, type, parts);
     return hsrv_response_reply_parts(req, status, type, parts->length, parts->first);
 }
 
@@ -9338,7 +9433,7 @@ static httpsrv_result hsrv_content_send(httpsrv_req *req, const hsrv_resource *r
     const bool ranges = status == 200 && range.ptr && hsrv_content_range_counts(req, r);
     const int count = ranges ? hsrv_frames_parse_ranges(range, r->size, spans) : 0;
     hsrv_resource plain = *r;
-    if (status == 412 || count < 0) plain.coding = NULL; // of an answer that is not about the content
+    if (status == 412 || count < 0) plain.coding = plain.cache_control = NULL; // not said of an answer like this
     const httpsrv_result result = hsrv_content_describe(req, &plain);
     if (result != HTTPSRV_OK) return result;
     if (status == 412) return hsrv_content_say(req, 412);
@@ -9358,12 +9453,24 @@ static void hsrv_content_answer(httpsrv_req *req, const hsrv_resource *r) {
     hsrv_content_say(req, 503);
 }
 
+// Whether a path has a slash that was encoded: it stands for something else here and there.
+static bool hsrv_content_hides_slash(httpsrv_str encoded) {
+    for (size_t i = 0; i + 2 < encoded.len; i++) {
+        if (encoded.ptr[i] == '%' && encoded.ptr[i + 1] == '2' && (encoded.ptr[i + 2] | 0x20) == 'f') return true;
+    }
+    return false;
+}
+
 // ---- opening files ----
 
 #define HSRV_SMALL_FILE 16384 // bytes up to which a file is kept in memory rather than open
+#define HSRV_READ_AHEAD \
+    ((int64_t)1 << 21) // bytes of a larger one that the kernel shall have in memory when they are sent
 
 // Reads a small file whole. One that changes meanwhile has the size that was read.
 static bool hsrv_content_load(hsrv_file *file) {
+    if (file->size > HSRV_SMALL_FILE)
+        hsrv_sys_read_ahead(file->fd, file->size < HSRV_READ_AHEAD ? file->size : HSRV_READ_AHEAD);
     if (file->size > HSRV_SMALL_FILE || file->size == 0) return true;
     char *content = (char *)hsrv_memory_take(file->memory, (size_t)file->size);
     if (!content) return false;
@@ -9413,28 +9520,87 @@ static hsrv_file *hsrv_content_new_file(hsrv_memory *memory, int fd, const struc
     return NULL;
 }
 
-// Without openat2, and where no link is followed: step by step. No name is "." or "..".
-static int hsrv_content_walk(int root, const char *path) {
-    char name[NAME_MAX + 1];
-    int place = root;
-    while (*path) {
-        const char *slash = strchr(path, '/');
-        const size_t len = slash ? (size_t)(slash - path) : strlen(path);
-        if (len >= sizeof name) errno = ENAMETOOLONG;
-        memcpy(name, path, len < sizeof name ? len : 0);
-        name[len < sizeof name ? len : 0] = '\0';
-        const int next = len < sizeof name ? hsrv_sys_open_place(place, name, false) : -1;
-        const int err = errno;
-        if (place != root) hsrv_sys_close(place);
-        errno = err;
-        if (next < 0) return -1;
-        place = next;
-        path += len + (slash ? 1 : 0);
-    }
-    return place;
+#define HSRV_MAX_LINKS 40 // symbolic links on one way
+
+// A way through directories, step by step, without openat2.
+typedef struct hsrv_walk {
+    int root, place; // the place is ours unless it is the root
+    int depth;       // of it beneath the root
+    int links;       // that may still be followed
+    char rest[PATH_MAX];
+} hsrv_walk;
+
+static void hsrv_content_leave_place(hsrv_walk *walk, int next) {
+    const int err = errno;
+    if (walk->place != walk->root) hsrv_sys_close(walk->place);
+    walk->place = next;
+    errno = err;
 }
 
-// Whether what a place has turned out to be is beneath the root.
+// Puts what a link says in front of the rest of the way. Only links that are relative stay beneath the root.
+static bool hsrv_content_follow(hsrv_walk *walk, int link) {
+    char target[PATH_MAX];
+    const ssize_t len = walk->links-- > 0 ? hsrv_sys_read_link(link, target, sizeof target) : -1;
+    const size_t rest = strlen(walk->rest);
+    errno = ELOOP;
+    if (len <= 0 || target[0] == '/' || (size_t)len + rest + 2 > sizeof walk->rest) return false;
+    memmove(walk->rest + len + 1, walk->rest, rest + 1);
+    memcpy(walk->rest, target, (size_t)len);
+    walk->rest[len] = '/';
+    return true;
+}
+
+// Goes on to a name in the place. False with errno.
+static bool hsrv_content_step(hsrv_walk *walk, const char *name) {
+    struct stat status;
+    const bool up = strcmp(name, "..") == 0;
+    if (strcmp(name, ".") == 0) return true;
+    errno = EXDEV;
+    if (up && walk->depth == 0) return false;
+    const int next = hsrv_sys_open_place(walk->place, name);
+    if (next < 0) return false;
+    const bool link = hsrv_sys_fstat(next, &status) == 0 && S_ISLNK(status.st_mode);
+    if (link) {
+        const bool followed = hsrv_content_follow(walk, next);
+        const int err = errno;
+        hsrv_sys_close(next);
+        errno = err;
+        return followed;
+    }
+    walk->depth += up ? -1 : 1;
+    hsrv_content_leave_place(walk, next);
+    return true;
+}
+
+// Takes the next name off the rest of a way. False if it is too long.
+static bool hsrv_content_next_name(hsrv_walk *walk, char name[NAME_MAX + 1]) {
+    const size_t len = strcspn(walk->rest, "/"), skip = len + (walk->rest[len] == '/');
+    errno = ENAMETOOLONG;
+    if (len > NAME_MAX) return false;
+    memcpy(name, walk->rest, len);
+    name[len] = '\0';
+    memmove(walk->rest, walk->rest + skip, strlen(walk->rest + skip) + 1);
+    return true;
+}
+
+// The place that a path leads to, step by step; -1 with errno. The path is short enough.
+static int hsrv_content_walk(int root, const char *path, bool links) {
+    char name[NAME_MAX + 1];
+    hsrv_walk walk;
+    walk.root = walk.place = root;
+    walk.depth = 0;
+    walk.links = links ? HSRV_MAX_LINKS : 0;
+    snprintf(walk.rest, sizeof walk.rest, "%s", path);
+    while (walk.rest[0]) {
+        if (!hsrv_content_next_name(&walk, name) || (name[0] && !hsrv_content_step(&walk, name))) {
+            hsrv_content_leave_place(&walk, -1);
+            return -1;
+        }
+    }
+    return walk.place;
+}
+
+// Whether what a place has turned out to be is beneath the root: directories may have been moved on the way.
 static bool hsrv_content_is_within(const hsrv_mount *mount, int place) {
     char path[PATH_MAX];
     const ssize_t len = hsrv_sys_path_of(place, path, sizeof path);
@@ -9446,14 +9612,13 @@ static bool hsrv_content_is_within(const hsrv_mount *mount, int place) {
 
 // Without openat2: finds the place first, which opens nothing, makes sure of it, and opens it then.
 static int hsrv_content_open_checked(const hsrv_mount *mount, const char *path) {
-    const bool links = mount->config.links;
     struct stat status;
-    const int place = links ? hsrv_sys_open_place(mount->root, path, true) : hsrv_content_walk(mount->root, path);
+    const int place = hsrv_content_walk(mount->root, path, mount->config.links);
     if (place < 0) return -1;
     errno = ENOENT;
     int fd = -1;
     const bool good = hsrv_sys_fstat(place, &status) == 0 && (S_ISREG(status.st_mode) || S_ISDIR(status.st_mode));
-    if (good && (!links || hsrv_content_is_within(mount, place))) fd = hsrv_sys_open_at_place(place);
+    if (good && hsrv_content_is_within(mount, place)) fd = hsrv_sys_open_at_place(place);
     const int err = errno;
     if (place != mount->root) hsrv_sys_close(place);
     errno = err;
@@ -9463,16 +9628,19 @@ static int hsrv_content_open_checked(const hsrv_mount *mount, const char *path) 
 // Opens a path beneath a mount's root. -1 with errno.
 static int hsrv_content_open_path(const hsrv_mount *mount, const char *path) {
     const char *beneath = path[0] ? path : ".";
-    const int fd = hsrv_sys_open_beneath(mount->root, beneath, mount->config.links);
-    if (fd >= 0 || (errno != ENOSYS && errno != EPERM)) return fd;
-    return path[0] || mount->config.links ? hsrv_content_open_checked(mount, beneath)
-                                          : hsrv_sys_open_at_place(mount->root);
+    int fd = -1;
+    for (int i = 0; i < 3 && fd < 0; i++) { // something was renamed while ".." was resolved
+        fd = hsrv_sys_open_beneath(mount->root, beneath, mount->config.links);
+        if (fd < 0 && errno != EAGAIN) break;
+    }
+    return fd >= 0 || (errno != ENOSYS && errno != EPERM) ? fd : hsrv_content_open_checked(mount, beneath);
 }
 
 static int hsrv_content_status_of(int err) {
     switch (err) {
     case EACCES:
     case EPERM: return 403;
+    case EAGAIN:
     case EMFILE:
     case ENFILE:
     case ENOMEM: return 503;
@@ -9596,9 +9764,7 @@ static int hsrv_content_lookup(const hsrv_mount *mount, httpsrv_req *req, const 
 // Whether a path beneath the root may be asked for: no empty segments but the last, no hidden names, no slash that was
 // encoded, and short enough.
 static bool hsrv_content_path_allowed(const hsrv_mount *mount, httpsrv_str encoded, httpsrv_str path) {
-    for (size_t i = 0; i + 2 < encoded.len; i++) {
-        if (encoded.ptr[i] == '%' && encoded.ptr[i + 1] == '2' && (encoded.ptr[i + 2] | 0x20) == 'f') return false;
-    }
+    if (hsrv_content_hides_slash(encoded)) return false;
     for (size_t i = 0; i < path.len; i++) {
         const bool begins = i == 0 || path.ptr[i - 1] == '/';
         if (begins && (path.ptr[i] == '/' || (path.ptr[i] == '.' && !mount->config.dot_files))) return false;
@@ -9606,20 +9772,27 @@ static bool hsrv_content_path_allowed(const hsrv_mount *mount, httpsrv_str encod
     return path.len < PATH_MAX - 256;
 }
 
-// Chooses between a file and its compressed siblings.
+// Chooses between a file and its compressed siblings: what the client likes best, and of equals the smallest.
 static hsrv_file *hsrv_content_choose(const httpsrv_req *req, const hsrv_cached *entry, const char **coding) {
-    const httpsrv_str accept = hsrv_content_field(req, "accept-encoding");
     hsrv_file *best = entry->file;
     int liked = 0;
     *coding = NULL;
-    for (int i = 0; i < HSRV_CODINGS && accept.ptr; i++) {
-        const int weight = entry->siblings[i] ? hsrv_frames_accepts(accept, hsrv_text_of(hsrv_content_codings[i])) : 0;
+    for (int i = 0; i < HSRV_CODINGS; i++) {
+        const int weight = entry->siblings[i] ? hsrv_content_weight(req, hsrv_content_codings[i]) : 0;
         if (weight <= liked) continue;
         liked = weight;
         best = entry->siblings[i];
         *coding = hsrv_content_codings[i];
     }
-    return best;
+    if (liked == 0 || hsrv_content_weight(req, "identity") <= liked) return best;
+    *coding = NULL;
+    return entry->file;
+}
+
+// RFC 9110 section 8.8.2.1: never later than now.
+static int64_t hsrv_content_modified(const hsrv_file *file) {
+    const int64_t now = hsrv_sys_unix_seconds();
+    return file->mtime < now ? file->mtime : now;
 }
 
 static void hsrv_content_send_file(const hsrv_mount *mount, httpsrv_req *req, const char *path,
@@ -9629,7 +9802,7 @@ static void hsrv_content_send_file(const hsrv_mount *mount, httpsrv_req *req, co
     r.file = hsrv_content_choose(req, entry, &r.coding);
     r.type = hsrv_content_type_of(mount->config.types, hsrv_text_of(path));
     r.etag = hsrv_text_view(r.file->etag, r.file->etag_len);
-    r.mtime = r.file->mtime;
+    r.mtime = hsrv_content_modified(r.file);
     r.size = r.file->size;
     r.cache_control = mount->config.cache_control;
     r.varies = mount->config.precompressed;
@@ -9685,12 +9858,12 @@ static bool hsrv_content_add_encoded(hsrv_memory *memory, hsrv_buffer *page, con
 
 // The names are gathered behind each other, each with a mark for directories in front.
 static int hsrv_content_gather(const hsrv_mount *mount, DIR *list, hsrv_buffer *names) {
-    bool is_directory;
+    bool is_directory, is_link;
     const char *name;
     int count = 0;
-    while (count < HSRV_MAX_LISTED && (name = hsrv_sys_next_name(list, &is_directory)) != NULL) {
+    while (count < HSRV_MAX_LISTED && (name = hsrv_sys_next_name(list, &is_directory, &is_link)) != NULL) {
         if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0) continue;
-        if (name[0] == '.' && !mount->config.dot_files) continue;
+        if ((name[0] == '.' && !mount->config.dot_files) || (is_link && !mount->config.links)) continue;
         const char mark = is_directory ? '/' : ' ';
         if (!hsrv_memory_buffer_append(&mount->srv->memory, names, &mark, 1)) return -1;
         if (!hsrv_memory_buffer_append(&mount->srv->memory, names, name, strlen(name) + 1)) return -1;
@@ -9819,7 +9992,7 @@ static httpsrv_result hsrv_content_reply_file(httpsrv_req *req, const char *path
     r.file = file;
     r.type = type ? type : hsrv_content_type_of(NULL, hsrv_text_of(path));
     r.etag = hsrv_text_view(file->etag, file->etag_len);
-    r.mtime = file->mtime;
+    r.mtime = hsrv_content_modified(file);
     r.size = file->size;
     const hsrv_answer before = req->answer;
     const httpsrv_result result = hsrv_content_send(req, &r);
@@ -9875,19 +10048,23 @@ static void hsrv_content_serve_asset(httpsrv_req *req, void *user) {
     const httpsrv_str rest = req->num_params > 0 ? req->params[0] : hsrv_text_view("", 0);
     char path[1024] = "/";
     const hsrv_prepared *found = NULL;
-    if (rest.len < sizeof path - 16 && !(rest.len > 0 && memchr(rest.ptr, '\0', rest.len))) {
+    bool directory = false;
+    if (rest.len < sizeof path - 16 && !hsrv_content_hides_slash(req->path)) {
         char *end = hsrv_text_append(path + 1, rest);
         *end = '\0';
         if (end[-1] == '/') strcpy(end, "index.html");
         found = hsrv_content_find_asset(mount, path);
+        if (!found && end[-1] != '/') {
+            strcpy(end, "/index.html");
+            directory = hsrv_content_find_asset(mount, path) != NULL;
+        }
     }
-    if (!found) {
-        hsrv_content_say(req, 404);
-        return;
-    }
+    if (directory) hsrv_content_add_slash(req);
+    if (!found && !directory) hsrv_content_say(req, 404);
+    if (!found) return;
     const httpsrv_asset *asset = found->asset;
-    const httpsrv_str accept = hsrv_content_field(req, "accept-encoding");
-    const bool gzip = asset->gzip && accept.ptr && hsrv_frames_accepts(accept, hsrv_text_of("gzip")) > 0;
+    const int liked = asset->gzip ? hsrv_content_weight(req, "gzip") : 0;
+    const bool gzip = liked > 0 && hsrv_content_weight(req, "identity") <= liked;
     hsrv_resource r;
     memset(&r, 0, sizeof r);
     r.type = asset->type ? asset->type : hsrv_content_type_of(NULL, hsrv_text_of(path));
@@ -9898,6 +10075,14 @@ static void hsrv_content_serve_asset(httpsrv_req *req, void *user) {
     r.coding = gzip ? "gzip" : NULL;
     r.varies = asset->gzip != NULL;
     hsrv_content_answer(req, &r);
+}
+
+// The prefix itself, without a slash, is that of its index.
+static void hsrv_content_serve_asset_prefix(httpsrv_req *req, void *user) {
+    if (hsrv_content_find_asset((const hsrv_mount *)user, "/index.html"))
+        hsrv_content_add_slash(req);
+    else
+        hsrv_content_say(req, 404);
 }
 
 // ---- life of mounts: [setup] ----
@@ -9988,6 +10173,10 @@ static void hsrv_content_add_field(httpsrv_req *req, const char *name, const cha
     if (value && value[0]) hsrv_response_add(req, hsrv_text_of(name), hsrv_text_of(value));
 }
 
+static void hsrv_content_set_field(httpsrv_req *req, const char *name, const char *value) {
+    if (value && value[0]) hsrv_response_set(req, hsrv_text_of(name), hsrv_text_of(value));
+}
+
 // -- cross-origin requests --
 
 // What Access-Control-Allow-Origin says; absent if the origin may not ask.
@@ -10003,13 +10192,13 @@ static httpsrv_verdict hsrv_content_cors_preflight(httpsrv_req *req, const https
     char max_age[24];
     const httpsrv_str asked = hsrv_request_field(&req->head, hsrv_text_of("access-control-request-headers"));
     const char *methods = config->methods ? config->methods : "GET, HEAD, POST, PUT, PATCH, DELETE";
-    hsrv_content_add_field(req, "Access-Control-Allow-Methods", methods);
+    hsrv_content_set_field(req, "Access-Control-Allow-Methods", methods);
     if (config->headers)
-        hsrv_content_add_field(req, "Access-Control-Allow-Headers", config->headers);
+        hsrv_content_set_field(req, "Access-Control-Allow-Headers", config->headers);
     else if (asked.len > 0)
-        hsrv_response_add(req, hsrv_text_of("Access-Control-Allow-Headers"), asked);
+        hsrv_response_set(req, hsrv_text_of("Access-Control-Allow-Headers"), asked);
     *hsrv_text_format_number(max_age, (uint64_t)(config->max_age > 0 ? config->max_age : 600)) = '\0';
-    hsrv_content_add_field(req, "Access-Control-Max-Age", max_age);
+    hsrv_content_set_field(req, "Access-Control-Max-Age", max_age);
     hsrv_content_add_field(req, "Vary", "Access-Control-Request-Method, Access-Control-Request-Headers");
     hsrv_response_reply(req, 204, NULL, hsrv_text_view("", 0));
     return HTTPSRV_DONE;
@@ -10021,11 +10210,11 @@ static httpsrv_verdict hsrv_content_cors(httpsrv_req *req, const httpsrv_cors_co
     if (!origin.ptr) return HTTPSRV_NEXT;
     const httpsrv_str allowed = hsrv_content_cors_origin(config, origin);
     if (!allowed.ptr) return HTTPSRV_NEXT;
-    hsrv_response_add(req, hsrv_text_of("Access-Control-Allow-Origin"), allowed);
-    if (config->credentials) hsrv_content_add_field(req, "Access-Control-Allow-Credentials", "true");
+    hsrv_response_set(req, hsrv_text_of("Access-Control-Allow-Origin"), allowed);
+    if (config->credentials) hsrv_content_set_field(req, "Access-Control-Allow-Credentials", "true");
     const httpsrv_str method = hsrv_request_field(&req->head, hsrv_text_of("access-control-request-method"));
     if (req->head.method_id == HTTPSRV_METHOD_OPTIONS && method.ptr) return hsrv_content_cors_preflight(req, config);
-    hsrv_content_add_field(req, "Access-Control-Expose-Headers", config->expose);
+    hsrv_content_set_field(req, "Access-Control-Expose-Headers", config->expose);
     return HTTPSRV_NEXT;
 }
 
@@ -10048,7 +10237,7 @@ static bool hsrv_content_has_account(const httpsrv_account *accounts, httpsrv_st
     for (const httpsrv_account *account = accounts; account && account->name; account++) {
         const unsigned names = hsrv_content_same(name, hsrv_text_of(account->name));
         const unsigned passwords = hsrv_content_same(password, hsrv_text_of(account->password));
-        found |= names & passwords;
+        if (account->password) found |= names & passwords;
     }
     return found != 0;
 }
@@ -10088,8 +10277,8 @@ static httpsrv_verdict hsrv_content_basic_auth(httpsrv_req *req, const httpsrv_b
 
 // -- security --
 
-static void hsrv_content_add_default(httpsrv_req *req, const char *name, const char *value, const char *fallback) {
-    hsrv_content_add_field(req, name, value ? value : fallback);
+static void hsrv_content_set_default(httpsrv_req *req, const char *name, const char *value, const char *fallback) {
+    hsrv_content_set_field(req, name, value ? value : fallback);
 }
 
 static httpsrv_verdict hsrv_content_security_headers(httpsrv_req *req, const httpsrv_security_config *config) {
@@ -10097,13 +10286,13 @@ static httpsrv_verdict hsrv_content_security_headers(httpsrv_req *req, const htt
     httpsrv_security_config defaults;
     memset(&defaults, 0, sizeof defaults);
     if (!config) config = &defaults;
-    hsrv_content_add_field(req, "X-Content-Type-Options", "nosniff");
-    hsrv_content_add_default(req, "X-Frame-Options", config->frame_options, "DENY");
-    hsrv_content_add_default(req, "Referrer-Policy", config->referrer_policy, "no-referrer");
-    hsrv_content_add_default(req, "Content-Security-Policy", config->content_security_policy, "default-src 'self'");
+    hsrv_content_set_field(req, "X-Content-Type-Options", "nosniff");
+    hsrv_content_set_default(req, "X-Frame-Options", config->frame_options, "DENY");
+    hsrv_content_set_default(req, "Referrer-Policy", config->referrer_policy, "no-referrer");
+    hsrv_content_set_default(req, "Content-Security-Policy", config->content_security_policy, "default-src 'self'");
     if (config->hsts <= 0) return HTTPSRV_NEXT;
     *hsrv_text_format_number(hsts + 8, (uint64_t)config->hsts) = '\0';
-    hsrv_content_add_field(req, "Strict-Transport-Security", hsts);
+    hsrv_content_set_field(req, "Strict-Transport-Security", hsts);
     return HTTPSRV_NEXT;
 }
 
@@ -10145,6 +10334,17 @@ static void hsrv_content_free_rates(hsrv_memory *memory, hsrv_rate_table *table)
     hsrv_memory_give(memory, table, sizeof *table);
 }
 
+// The table of a server, made when it is first used. NULL when out of memory.
+static hsrv_rate_table *hsrv_content_rates(httpsrv *srv) {
+    hsrv_rate_table *table = __atomic_load_n(&srv->rates, __ATOMIC_ACQUIRE), *none = NULL;
+    if (table) return table;
+    table = hsrv_content_new_rates(&srv->memory);
+    if (!table) return NULL;
+    if (__atomic_compare_exchange_n(&srv->rates, &none, table, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) return table;
+    hsrv_content_free_rates(&srv->memory, table); // somebody else was quicker
+    return none;
+}
+
 // The entry of an address in its set, or the one that was not used for longest, made new.
 static hsrv_rate *hsrv_content_find_rate(hsrv_rate set[HSRV_RATE_WAYS], const httpsrv_rate_config *config,
                                          const unsigned char key[16], uint64_t now, int64_t full) {
@@ -10174,8 +10374,8 @@ static int64_t hsrv_content_spend_rate(hsrv_rate *rate, int64_t per_second, uint
     return (1000 - rate->credit + per_second * 1000 - 1) / (per_second * 1000);
 }
 
-static int64_t hsrv_content_ask_rate(httpsrv_req *req, const httpsrv_rate_config *config) {
-    hsrv_rate_table *table = req->srv->rates;
+static int64_t hsrv_content_ask_rate(const httpsrv_req *req, hsrv_rate_table *table,
+                                     const httpsrv_rate_config *config) {
     const int64_t per_second = config->per_second > 0 ? config->per_second : 10;
     const int64_t full = 1000 * (config->burst > 0 ? config->burst : 2 * per_second);
     const uint64_t now = hsrv_sys_monotonic_ms();
@@ -10183,9 +10383,8 @@ static int64_t hsrv_content_ask_rate(httpsrv_req *req, const httpsrv_rate_config
     uint64_t halves[2];
     hsrv_conn_tally_key(req->peer, key);
     memcpy(halves, key, sizeof halves);
-    uint64_t hash = (halves[0] ^ table->secret[0]) * 0x9e3779b97f4a7c15u;
-    hash = ((hash ^ hash >> 32) ^ halves[1] ^ table->secret[1] ^ (uint64_t)(uintptr_t)config) * 0xbf58476d1ce4e5b9u;
-    const size_t set = (size_t)(hash ^ hash >> 32) & (HSRV_RATE_SETS - 1);
+    halves[0] ^= (uint64_t)(uintptr_t)config;
+    const size_t set = hsrv_conn_hash_address(halves, table->secret) & (HSRV_RATE_SETS - 1);
     pthread_mutex_t *lock = &table->locks[set & (HSRV_RATE_LOCKS - 1)];
     pthread_mutex_lock(lock);
     hsrv_rate *rate = hsrv_content_find_rate(table->sets[set], config, key, now, full);
@@ -10196,7 +10395,8 @@ static int64_t hsrv_content_ask_rate(httpsrv_req *req, const httpsrv_rate_config
 
 static httpsrv_verdict hsrv_content_rate_limit(httpsrv_req *req, const httpsrv_rate_config *config) {
     char text[24];
-    const int64_t wait = req->srv->rates ? hsrv_content_ask_rate(req, config) : 0;
+    hsrv_rate_table *table = hsrv_content_rates(req->srv);
+    const int64_t wait = table ? hsrv_content_ask_rate(req, table, config) : 0;
     if (wait == 0) return HTTPSRV_NEXT;
     *hsrv_text_format_number(text, (uint64_t)wait) = '\0';
     hsrv_content_add_field(req, "Retry-After", text);
@@ -10656,7 +10856,7 @@ static void hsrv_dispatch_job(void *arg) {
         hsrv_request_hold(req, false);
     }
     uint32_t claim = HSRV_CLAIM_RETURNED;
-    if (req->answered == HSRV_ANSWER_STAGED || req->answered == HSRV_ANSWER_ENDED) claim |= HSRV_CLAIM_FINISHED;
+    if (req->answered > HSRV_ANSWER_BEGUN) claim |= HSRV_CLAIM_FINISHED;
     if (req->answered == HSRV_ANSWER_BEGUN) claim |= HSRV_CLAIM_MOVED; // the loop goes on with it
     if (hsrv_request_add_claim(req, claim)) hsrv_loop_post(req->loop, &req->message);
 }
@@ -10729,11 +10929,10 @@ static void hsrv_dispatch_posts(hsrv_conn *c) {
 
 // ---- bodies in pieces ----
 
-// Ends the connection in the middle of an answer. Only a reset tells so where its end is that of the connection.
+// Ends the connection in the middle of an answer.
 static void hsrv_dispatch_break_off(hsrv_loop *loop, hsrv_conn *c, httpsrv_log_item item) {
     if (item != HTTPSRV_LOG_NONE) hsrv_loop_note(loop, item, c, 0);
     hsrv_conn_flush(loop, c);
-    if (c->req->answer.framing == HSRV_FRAMING_CLOSE) hsrv_sys_reset_on_close(c->fd);
     hsrv_conn_close(loop, c);
 }
 
@@ -10748,6 +10947,7 @@ static void hsrv_dispatch_fault(hsrv_loop *loop, hsrv_conn *c, int status, https
 // The head of an answer that a worker has begun.
 static bool hsrv_dispatch_begin(hsrv_loop *loop, hsrv_conn *c) {
     if (c->req->stream.head_out) return true;
+    c->req->stream.told |= HSRV_CLAIM_BEGUN; // if its bytes say so, too
     if (hsrv_emit_begin(loop, c, &c->req->answer) == HTTPSRV_OK) {
         hsrv_session_open(loop, c->req);
         return true;
@@ -10798,6 +10998,7 @@ static void hsrv_dispatch_end_events(hsrv_loop *loop, hsrv_conn *c) {
     hsrv_stream *s = &req->stream;
     s->events_end = true;
     if (!s->here || s->end_out || req->answered != HSRV_ANSWER_BEGUN) return;
+    hsrv_conn_begin_period(loop, c, c->out.first != NULL); // from here on its speed counts
     if (hsrv_emit_end(loop, c) == HTTPSRV_OK)
         req->answered = HSRV_ANSWER_ENDED;
     else
@@ -10817,11 +11018,11 @@ static bool hsrv_dispatch_can_go_on(const httpsrv_req *req) {
 static void hsrv_dispatch_conclude(hsrv_loop *loop, hsrv_conn *c) {
     httpsrv_req *req = c->req;
     const bool begun = req->answered == HSRV_ANSWER_BEGUN;
-    if (c->flags & HSRV_CONN_LOST) return; // which is seen next
+    if (req->answered > HSRV_ANSWER_BEGUN) req->away = false; // the holder has claimed it: nobody else brings it home
+    if (c->flags & HSRV_CONN_LOST) return;                    // which is seen next
     if (req->stream.broken) {
         hsrv_dispatch_break_off(loop, c, HTTPSRV_LOG_BROKEN_OFF);
     } else if (req->answered > HSRV_ANSWER_BEGUN) {
-        req->away = false;
         hsrv_dispatch_answered(loop, c);
     } else if (!req->deferred && !hsrv_dispatch_can_go_on(req)) {
         if (begun)
@@ -10835,7 +11036,7 @@ static void hsrv_dispatch_conclude(hsrv_loop *loop, hsrv_conn *c) {
 
 // The server stops: streams of events would go on for ever.
 static void hsrv_dispatch_stop_events(hsrv_loop *loop, hsrv_conn *c) {
-    hsrv_request_tell_gone(c->req);
+    if (hsrv_request_settle(c->req)) hsrv_request_tell_gone(c->req);
     hsrv_dispatch_end_events(loop, c);
     if (c->state != HSRV_CONN_CLOSED && c->req->stream.end_out) hsrv_dispatch_conclude(loop, c);
 }
@@ -10879,7 +11080,7 @@ static void hsrv_dispatch_deferred(hsrv_loop *loop, hsrv_conn *c) {
             hsrv_dispatch_break_off(loop, c, HTTPSRV_LOG_NO_MEMORY);
             return;
         }
-        if (hsrv_request_bar(req)) {
+        if (hsrv_request_bar(req) == HSRV_PLACE_OPEN) {
             hsrv_request_abandon(req);
             hsrv_dispatch_overload(loop, c, HTTPSRV_LOG_NO_MEMORY);
             return;
@@ -10896,7 +11097,7 @@ static void hsrv_dispatch_deferred(hsrv_loop *loop, hsrv_conn *c) {
 static void hsrv_dispatch_go_on(hsrv_loop *loop, hsrv_conn *c) {
     const httpsrv_req *req = c->req;
     const bool defers = req->deferred && !req->away && req->answered <= HSRV_ANSWER_BEGUN && !req->stream.broken;
-    if (defers && !(c->flags & HSRV_CONN_LOST))
+    if (defers) // for a client that is lost as well: somebody may be about to finish it
         hsrv_dispatch_deferred(loop, c);
     else
         hsrv_dispatch_conclude(loop, c);
@@ -10915,6 +11116,11 @@ static void hsrv_dispatch_inline(hsrv_loop *loop, hsrv_conn *c) {
 // Runs the filters on the loop. True if the handler's turn has come.
 static bool hsrv_dispatch_admit(hsrv_loop *loop, hsrv_conn *c) {
     if (HSRV_LIKELY(!loop->srv->filters)) return true;
+    const bool unread = c->req->parser.phase != HTTPSRV_PHASE_DONE; // what they keep has to outlive the buffer
+    if (unread && !hsrv_request_leave_buffer(c->req)) {
+        hsrv_dispatch_end_with(loop, c, 503, HTTPSRV_LOG_NO_MEMORY);
+        return false;
+    }
     hsrv_dispatch_begin_call(c);
     const bool next = hsrv_dispatch_filters(c->req);
     hsrv_dispatch_end_call(c);
@@ -11734,6 +11940,7 @@ static void hsrv_reactor_cut(hsrv_loop *loop, hsrv_conn *c) {
         hsrv_loop_note(loop, HTTPSRV_LOG_CUT, c, 0);
         hsrv_platform_count(&loop->counters.cut, 1);
     }
+    if (c->out.first) hsrv_sys_reset_on_close(c->fd);
     hsrv_conn_close(loop, c);
 }
 
@@ -12216,13 +12423,6 @@ static httpsrv_result hsrv_server_use(httpsrv *srv, const char *prefix, httpsrv_
     return HTTPSRV_OK;
 }
 
-// The table of a filter that limits rates; there is one.
-static httpsrv_result hsrv_server_need_rates(httpsrv *srv) {
-    if (srv->rates || srv->state != HSRV_SERVER_SETUP) return HTTPSRV_OK;
-    srv->rates = hsrv_content_new_rates(&srv->memory);
-    return srv->rates ? HTTPSRV_OK : hsrv_server_fail(srv, HTTPSRV_NOMEM, "rate limit: out of memory");
-}
-
 static void hsrv_server_free_filters(httpsrv *srv) {
     while (srv->filters) {
         hsrv_filter *filter = srv->filters;
@@ -12367,12 +12567,16 @@ static httpsrv_result hsrv_server_add_mount_route(httpsrv *srv, hsrv_mount *moun
 
 // The mount belongs to the server from here on, whatever comes of its routes.
 static httpsrv_result hsrv_server_add_mount(httpsrv *srv, hsrv_mount *mount, const char *prefix,
-                                            httpsrv_handler handler) {
+                                            httpsrv_handler handler, httpsrv_handler at_prefix) {
     mount->next = srv->mounts;
     srv->mounts = mount;
     const httpsrv_result result = hsrv_server_add_mount_route(srv, mount, prefix, true, handler);
     if (result != HTTPSRV_OK) return result;
-    return hsrv_server_add_mount_route(srv, mount, prefix, false, hsrv_content_serve_prefix);
+    return hsrv_server_add_mount_route(srv, mount, prefix, false, at_prefix);
+}
+
+static bool hsrv_server_type_valid(const char *type) {
+    return type && type[0] && hsrv_text_all(hsrv_text_of(type), HSRV_VALUE);
 }
 
 static httpsrv_result hsrv_server_complete_files(httpsrv *srv, httpsrv_files_config *config) {
@@ -12380,36 +12584,57 @@ static httpsrv_result hsrv_server_complete_files(httpsrv *srv, httpsrv_files_con
     config->fresh_ms = hsrv_server_int(srv, config->fresh_ms, "files: fresh_ms", 1000, 0, HSRV_MAX_TIMEOUT, false);
     if (config->cache_control && !hsrv_text_all(hsrv_text_of(config->cache_control), HSRV_VALUE))
         hsrv_server_fail(srv, HTTPSRV_ARG, "files: cache_control has a character that no field may have");
+    for (const httpsrv_mime *mime = config->types; mime && mime->extension; mime++) {
+        if (!hsrv_server_type_valid(mime->type))
+            hsrv_server_fail(srv, HTTPSRV_ARG, "files: the type of .%s has a character that no field may have",
+                             mime->extension);
+    }
     if (config->index && (strchr(config->index, '/') || strlen(config->index) > 128))
         hsrv_server_fail(srv, HTTPSRV_ARG, "files: index is no file name");
     return srv->result;
+}
+
+// What is wrong with an asset; NULL if nothing is.
+static const char *hsrv_server_check_asset(const httpsrv_asset *asset) {
+    httpsrv_str tag, list = hsrv_text_of(asset->etag);
+    if (asset->path[0] != '/') return "a path has no slash in front";
+    if ((asset->len > 0 && !asset->data) || (asset->gzip_len > 0 && !asset->gzip)) return "data are missing";
+    if (asset->type && !hsrv_server_type_valid(asset->type)) return "a type has a character that no field may have";
+    const bool is_tag =
+        !asset->etag || (hsrv_frames_next_tag(&list, &tag) && list.len == 0 && hsrv_text_all(tag, HSRV_VALUE));
+    return is_tag ? NULL : "an etag is no entity tag";
 }
 
 static httpsrv_result hsrv_server_add_files(httpsrv *srv, const char *prefix, const httpsrv_files_config *given) {
     httpsrv_files_config config = *given;
     httpsrv_result result;
     if (srv->state != HSRV_SERVER_SETUP) return HTTPSRV_STATE;
-    if (!hsrv_server_prefix_valid(prefix) || !config.root) {
-        return hsrv_server_fail(srv, HTTPSRV_ROUTE, "files \"%s\": a path and a root are wanted", prefix ? prefix : "");
+    if (!hsrv_server_prefix_valid(prefix)) {
+        return hsrv_server_fail(srv, HTTPSRV_ROUTE, "files \"%s\": not a path", prefix ? prefix : "");
     }
+    if (!config.root) return hsrv_server_fail(srv, HTTPSRV_ARG, "files \"%s\": root is missing", prefix);
     if (hsrv_server_complete_files(srv, &config) != HTTPSRV_OK) return srv->result;
     hsrv_mount *mount = hsrv_content_mount_files(srv, &config, &result);
     if (!mount) {
         return hsrv_server_fail(srv, result, "files \"%s\": %s: %s", prefix, config.root,
                                 result == HTTPSRV_SYS ? strerror(errno) : "out of memory");
     }
-    return hsrv_server_add_mount(srv, mount, prefix, hsrv_content_serve_files);
+    return hsrv_server_add_mount(srv, mount, prefix, hsrv_content_serve_files, hsrv_content_serve_prefix);
 }
 
 static httpsrv_result hsrv_server_add_assets(httpsrv *srv, const char *prefix, const httpsrv_asset *table) {
     if (srv->state != HSRV_SERVER_SETUP) return HTTPSRV_STATE;
-    if (!hsrv_server_prefix_valid(prefix) || !table) {
-        return hsrv_server_fail(srv, HTTPSRV_ROUTE, "assets \"%s\": a path and a table are wanted",
-                                prefix ? prefix : "");
+    if (!hsrv_server_prefix_valid(prefix)) {
+        return hsrv_server_fail(srv, HTTPSRV_ROUTE, "assets \"%s\": not a path", prefix ? prefix : "");
+    }
+    if (!table) return hsrv_server_fail(srv, HTTPSRV_ARG, "assets \"%s\": no table", prefix);
+    for (const httpsrv_asset *asset = table; asset->path; asset++) {
+        const char *wrong = hsrv_server_check_asset(asset);
+        if (wrong) return hsrv_server_fail(srv, HTTPSRV_ARG, "asset \"%s\": %s", asset->path, wrong);
     }
     hsrv_mount *mount = hsrv_content_mount_assets(srv, table);
     if (!mount) return hsrv_server_fail(srv, HTTPSRV_NOMEM, "assets \"%s\": out of memory", prefix);
-    return hsrv_server_add_mount(srv, mount, prefix, hsrv_content_serve_asset);
+    return hsrv_server_add_mount(srv, mount, prefix, hsrv_content_serve_asset, hsrv_content_serve_asset_prefix);
 }
 
 static void hsrv_server_free_mounts(httpsrv *srv) {
@@ -12727,13 +12952,16 @@ static void *hsrv_server_run_loop(void *arg) {
 }
 
 static void *hsrv_server_loop_thread(void *arg) {
-    const hsrv_loop *loop = (const hsrv_loop *)arg;
+    hsrv_loop *loop = (hsrv_loop *)arg;
+    loop->signals_blocked = true;
     if (loop->is_acceptor)
         hsrv_platform_thread_name("accept", loop->number - loop->srv->config.reactors);
     else
         hsrv_platform_thread_name("httpsrv", loop->number);
     if (loop->cpu >= 0) hsrv_platform_bind_cpu(loop->cpu);
-    return hsrv_server_run_loop(arg);
+    hsrv_server_run_loop(arg);
+    loop->signals_blocked = false; // another run may be on another thread
+    return NULL;
 }
 
 // Starts a thread for each loop from `first` on. If one cannot be started the others are told to stop.
@@ -13098,12 +13326,12 @@ HTTPSRV_API const httpsrv_field *httpsrv_header_at(const httpsrv_req *req, int i
 
 HTTPSRV_API httpsrv_str httpsrv_trailer(const httpsrv_req *req, const char *name) {
     hsrv_request_assert_held(req);
-    return name ? hsrv_request_field(&req->trailers, hsrv_text_of(name)) : hsrv_text_absent();
+    return name ? hsrv_request_field(hsrv_request_trailers(req), hsrv_text_of(name)) : hsrv_text_absent();
 }
 
 HTTPSRV_API const httpsrv_field *httpsrv_trailer_at(const httpsrv_req *req, int index) {
     hsrv_request_assert_held(req);
-    return hsrv_request_field_at(&req->trailers, index);
+    return hsrv_request_field_at(hsrv_request_trailers(req), index);
 }
 
 HTTPSRV_API httpsrv_str httpsrv_param(const httpsrv_req *req, const char *name) {
@@ -13280,8 +13508,7 @@ HTTPSRV_API httpsrv_str httpsrv_id(const httpsrv_req *req) {
 
 HTTPSRV_API httpsrv_result httpsrv_use(httpsrv *srv, const char *prefix, httpsrv_filter filter, void *user) {
     if (!srv) return HTTPSRV_ARG;
-    const httpsrv_result result = filter == httpsrv_rate_limit ? hsrv_server_need_rates(srv) : HTTPSRV_OK;
-    return result == HTTPSRV_OK ? hsrv_server_use(srv, prefix, filter, user) : result;
+    return hsrv_server_use(srv, prefix, filter, user);
 }
 
 HTTPSRV_API httpsrv_result httpsrv_files(httpsrv *srv, const char *prefix, const httpsrv_files_config *config) {

@@ -42,6 +42,7 @@ typedef struct options {
     int pool_threads; // 0: as many as each pool has by default
     int queue;
     int64_t max_body; // -1: not said
+    const char *root; // of /files; NULL: there is no such route
     bool quiet;
 } options;
 
@@ -98,6 +99,7 @@ static const char index_page[] =
     "memory.\n"
     "<dt><a href=\"/events\">/events</a><dd>Server-sent events, one a second: <output>none yet</output>\n"
     "<script>new EventSource('/events').onmessage = e => document.querySelector('output').value = e.data</script>\n"
+    "<dt><a href=\"/files/\">/files/*</a><dd>The directory that <code>--root</code> names, if it does.\n"
     "<dt>/upload<dd>A form with a file, taken apart as it comes: what was in it.\n"
     "<form method=\"post\" action=\"/upload\" enctype=\"multipart/form-data\">\n"
     "<p><input type=\"file\" name=\"file\" multiple aria-label=\"Files\"> <button>Upload</button>\n"
@@ -506,6 +508,7 @@ static void usage(FILE *out) {
                  "  --pool-threads N    threads of each pool (work: one per CPU, sleep: 16, upload: 4)\n"
                  "  --queue N           requests that may wait for each pool (1024)\n"
                  "  --max-body BYTES    largest request body (any that is streamed, else 1048576)\n"
+                 "  --root DIR          directory that /files shows (none)\n"
                  "  --quiet             no log on stderr\n"
                  "  --help              this text\n");
 }
@@ -529,6 +532,7 @@ static const struct option flags[] = {
     {"pool-threads", required_argument, NULL, 't'},
     {"queue", required_argument, NULL, 'u'},
     {"max-body", required_argument, NULL, 'b'},
+    {"root", required_argument, NULL, 'R'},
     {"quiet", no_argument, NULL, 'q'},
     {"help", no_argument, NULL, 'H'},
     {NULL, 0, NULL, 0},
@@ -543,6 +547,7 @@ static void set_option(options *to, int flag, const char *name, const char *valu
     case 't': to->pool_threads = (int)parse_number(name, value, 1, 1024); break;
     case 'u': to->queue = (int)parse_number(name, value, 1, 1 << 20); break;
     case 'b': to->max_body = parse_number(name, value, 0, INT64_MAX); break;
+    case 'R': to->root = value; break;
     case 'q': to->quiet = true; break;
     case 'H': usage(stdout); exit(0);
     default: usage(stderr); exit(2);
@@ -634,6 +639,8 @@ int main(int argc, char **argv) {
     raise_descriptor_limit();
     server = make_server(&opt);
     add_routes(server);
+    if (opt.root)
+        httpsrv_files(server, "/files", &(httpsrv_files_config){.root = opt.root, .list = true, .precompressed = true});
     add_body_routes(server, opt.max_body == 0 ? HTTPSRV_ZERO : opt.max_body);
     fill_stream_block();
     if (httpsrv_listen(server) != HTTPSRV_OK) {

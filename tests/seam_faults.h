@@ -212,13 +212,127 @@ static inline ssize_t hsrv_sys_send(int fd, const void *buf, size_t len) {
     return -1;
 }
 
-static inline ssize_t hsrv_sys_sendmsg(int fd, const struct msghdr *message) {
+static inline ssize_t hsrv_sys_sendmsg(int fd, const struct msghdr *message, bool more) {
     const int error = fault_due(FAULT_SENDMSG);
-    if (error == 0) return sendmsg(fd, message, MSG_NOSIGNAL);
+    if (error == 0) return sendmsg(fd, message, MSG_NOSIGNAL | (more ? MSG_MORE : 0));
     if (error == EAGAIN || error == FAULT_SHORT) fault_edge(fd);
     if (error == FAULT_SHORT) return send(fd, message->msg_iov[0].iov_base, 1, MSG_NOSIGNAL);
     errno = error;
     return -1;
+}
+
+// Raises SIGPIPE like write(2), see hsrv_loop_shield.
+static inline ssize_t hsrv_sys_sendfile(int fd, int file, int64_t offset, size_t len) {
+    off_t at = (off_t)offset;
+    return sendfile(fd, file, &at, len);
+}
+
+static inline ssize_t hsrv_sys_pread(int fd, void *buf, size_t len, int64_t offset) {
+    return pread(fd, buf, len, (off_t)offset);
+}
+
+// Says that a file will be read soon, from the disk if need be.
+static inline void hsrv_sys_read_ahead(int fd, int64_t len) {
+    posix_fadvise(fd, 0, (off_t)len, POSIX_FADV_WILLNEED);
+}
+
+static inline int hsrv_sys_fstat(int fd, struct stat *status) {
+    return fstat(fd, status);
+}
+
+// A directory, as a place to look things up from.
+static inline int hsrv_sys_open_root(const char *path) {
+    return open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+}
+
+static inline int hsrv_sys_open_file(const char *path) {
+    return open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+}
+
+#if !defined(HTTPSRV_NO_OPENAT2) && !defined(SYS_openat2)
+#define SYS_openat2 437 // the same for all architectures
+#endif
+
+// Opens what is beneath a directory and nowhere else, by openat2(2): no link, or none that leads out. ENOSYS where the
+// kernel has no such call, EPERM where a filter of calls hides it.
+static inline int hsrv_sys_open_beneath(int root, const char *path, bool links) {
+#ifdef HTTPSRV_NO_OPENAT2
+    (void)root;
+    (void)path;
+    (void)links;
+    errno = ENOSYS;
+    return -1;
+#else
+    struct {
+        uint64_t flags, mode, resolve;
+    } how;
+    how.flags = O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+    how.mode = 0;
+    how.resolve = 0x08 | 0x02 | (links ? 0 : 0x04); // RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS
+    return (int)syscall(SYS_openat2, root, path, &how, sizeof how);
+#endif
+}
+
+// One step of the way without it: a name in a directory, as a place only, which opens nothing yet; of a link, itself.
+static inline int hsrv_sys_open_place(int directory, const char *name) {
+    return openat(directory, name, O_PATH | O_CLOEXEC | O_NOFOLLOW);
+}
+
+// What a link says that was opened so. The length, or -1.
+static inline ssize_t hsrv_sys_read_link(int link, char *buf, size_t size) {
+    return readlinkat(link, "", buf, size);
+}
+
+// Where a descriptor's file is. The length, or -1.
+static inline ssize_t hsrv_sys_path_of(int fd, char *buf, size_t size) {
+    char name[40];
+    snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
+    return readlink(name, buf, size);
+}
+
+// Opens the file that a place is.
+static inline int hsrv_sys_open_at_place(int place) {
+    char name[40];
+    snprintf(name, sizeof name, "/proc/self/fd/%d", place);
+    return open(name, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+}
+
+// Takes the descriptor over; NULL leaves it.
+static inline DIR *hsrv_sys_open_list(int fd) {
+    return fdopendir(fd);
+}
+
+// The next name in a directory, and whether it is one, or a link; NULL at the end.
+static inline const char *hsrv_sys_next_name(DIR *list, bool *is_directory, bool *is_link) {
+    const struct dirent *entry = readdir(list);
+    *is_directory = entry && entry->d_type == DT_DIR;
+    *is_link = entry && entry->d_type == DT_LNK;
+    return entry ? entry->d_name : NULL;
+}
+
+static inline void hsrv_sys_close_list(DIR *list) {
+    closedir(list);
+}
+
+// Keeps SIGPIPE from the calling thread. `pending` says that one waits already, which is somebody else's.
+static inline void hsrv_sys_block_sigpipe(sigset_t *before, bool *pending) {
+    sigset_t pipe;
+    sigemptyset(&pipe);
+    sigaddset(&pipe, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &pipe, before);
+    sigset_t waiting;
+    sigemptyset(&waiting);
+    *pending = sigpending(&waiting) == 0 && sigismember(&waiting, SIGPIPE) == 1;
+}
+
+// Takes back what was done, and swallows a signal that came meanwhile.
+static inline void hsrv_sys_unblock_sigpipe(const sigset_t *before, bool pending) {
+    sigset_t pipe;
+    const struct timespec none = {0, 0};
+    sigemptyset(&pipe);
+    sigaddset(&pipe, SIGPIPE);
+    while (!pending && sigtimedwait(&pipe, NULL, &none) < 0 && errno == EINTR) {}
+    pthread_sigmask(SIG_SETMASK, before, NULL);
 }
 
 static inline int hsrv_sys_shutdown_write(int fd) {

@@ -17,7 +17,8 @@ static const int64_t mp_sizes[] = {0, -1, 1, 2, 5, 20, HTTPSRV_ZERO, INT64_MAX};
 
 struct mp_setup {
     httpsrv_form_config config;
-    int refused_part; // -1: none
+    int64_t most_parts, most_bytes; // what its limits mean
+    int refused_part;               // -1: none
     httpsrv_part_step refused_step;
     httpsrv_str type, body;
 };
@@ -27,6 +28,11 @@ static void mp_refusal(struct mp_setup *s, unsigned control) {
     s->refused_step = (httpsrv_part_step)(control / 16 % 3);
 }
 
+static int64_t mp_limit(int64_t value, int64_t otherwise) {
+    if (value == HTTPSRV_ZERO) return 0;
+    return value < 0 ? INT64_MAX : value == 0 ? otherwise : value;
+}
+
 static struct mp_setup mp_plan(const struct fuzz_input *in) {
     struct mp_setup s;
     const char *end = (const char *)memchr(in->text.ptr, '\n', in->text.len);
@@ -34,6 +40,8 @@ static struct mp_setup mp_plan(const struct fuzz_input *in) {
     memset(&s, 0, sizeof s);
     s.config.parts = mp_parts[fuzz_control(in, 0) % 6];
     s.config.size = mp_sizes[fuzz_control(in, 1) % 8];
+    s.most_parts = mp_limit(s.config.parts, 64);
+    s.most_bytes = mp_limit(s.config.size, INT64_MAX);
     mp_refusal(&s, fuzz_control(in, 2));
     s.type.ptr = in->text.ptr;
     s.type.len = len;
@@ -95,7 +103,7 @@ static httpsrv_result mp_take(const httpsrv_part *part, httpsrv_part_step step, 
     mp_check_step(r, part, step, data);
     if (step == HTTPSRV_PART_BEGIN) mp_begin(r, part);
     if (step == HTTPSRV_PART_DATA) append_view(&r->open, data);
-    if (s->config.size > 0) CHECK_CMP(r->open.len, <=, s->config.size);
+    CHECK_CMP(r->open.len, <=, s->most_bytes);
     if (r->parts - 1 == s->refused_part && step == s->refused_step) return r->result = MP_REFUSED;
     if (step == HTTPSRV_PART_END) mp_finish(r);
     return HTTPSRV_OK;
@@ -272,8 +280,7 @@ static bool mp_enter_part(struct mp_slow *o, const char *end) {
     httpsrv_part part;
     struct mp_parameters p;
     const struct mp_setup *s = o->run->setup;
-    int most = s->config.parts ? s->config.parts : 64;
-    bool full = most >= 0 && o->run->parts >= most;
+    bool full = o->run->parts >= s->most_parts;
     memset(&part, 0, sizeof part);
     memset(&p, 0, sizeof p);
     bool fine = mp_read_lines(o, end, &part, &p);
@@ -336,7 +343,7 @@ static bool mp_read_data(struct mp_slow *o) {
     const char *data = o->at + 2, *next = mp_find(o, o->at + 2, true);
     const char *end = next ? next - 2 : o->end - mp_held(o, o->at);
     size_t len = end > data ? (size_t)(end - data) : 0;
-    bool large = r->setup->config.size > 0 && (int64_t)len > r->setup->config.size;
+    bool large = (int64_t)len > r->setup->most_bytes;
     append(&r->open, data, len);
     if (mp_refuses(r, HTTPSRV_PART_BEGIN)) mp_stop(o, MP_REFUSED);
     if (mp_refuses(r, HTTPSRV_PART_DATA) && len) mp_stop(o, MP_REFUSED);

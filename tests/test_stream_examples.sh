@@ -1,0 +1,245 @@
+#!/bin/sh
+# Runs the examples whose bodies go in pieces, stream, upload and sse_clock, and looks at what they answer.
+
+. tests/check.sh
+
+exec </dev/null
+
+: "${CC:=cc}" "${CFLAGS=-std=gnu11 -g}" "${BUILD:=build}"
+client=$scratch/client
+server=
+port=
+
+trap '[ -z "$server" ] || kill -KILL "$server"; rm -rf "$scratch"' EXIT
+
+# ---- asking: a file with a request goes in, and the answer comes out into another, both as they are ----
+
+# ask VERSION METHOD TARGET [FILE [FIELD...]]: the FILE is the body. The answer goes to $scratch/answer, and in parts to
+# $scratch/head, without its CRs, and $scratch/body.
+ask() {
+    {
+        printf '%s %s HTTP/%s\r\nHost: localhost\r\nConnection: close\r\n' "$2" "$3" "$1"
+        [ $# -lt 4 ] || printf 'Content-Length: %d\r\n' $(($(wc -c <"$4")))
+        body=${4-/dev/null}
+        shift $(($# < 4 ? $# : 4))
+        [ $# -eq 0 ] || printf '%s\r\n' "$@"
+        printf '\r\n'
+        cat "$body"
+    } >"$scratch/request"
+    "$client" "$port" <"$scratch/request" >"$scratch/answer" || return
+    tr -d '\r' <"$scratch/answer" | sed '/^$/q' >"$scratch/head"
+    sed "1,/^.\$/d" "$scratch/answer" >"$scratch/body"
+    cat "$scratch/head"
+}
+
+# answers STATUS BODY ASK...: the answer has exactly this status and, in the file BODY, this body
+answers() {
+    want_status=$1 want_body=$2
+    shift 2
+    ask "$@" && grep "^HTTP/1.1 $want_status " "$scratch/head" && cmp "$want_body" "$scratch/body"
+}
+
+# has_lines STATUS TEXT ASK...: the answer has this status, and all these lines in its body
+has_lines() {
+    want_status=$1 want=$2
+    shift 2
+    ask "$@" || return
+    tr -d '\r' <"$scratch/body" >"$scratch/lines"
+    cat "$scratch/lines"
+    grep "^HTTP/1.1 $want_status " "$scratch/head" || return
+    printf '%s\n' "$want" | while read -r line; do
+        grep -F -x -e "$line" "$scratch/lines" || exit 1
+    done
+}
+
+# ---- servers ----
+
+# wait_for SECONDS COMMAND...: until the command succeeds
+wait_for() {
+    tries=$(($1 * 20))
+    shift
+    while [ "$tries" -gt 0 ]; do
+        "$@" && return
+        tries=$((tries - 1))
+        sleep 0.05
+    done
+    echo "gave up waiting for: $*"
+    return 1
+}
+
+# start PROGRAM ARGUMENT...: runs it and takes the port from what it prints
+start() {
+    : >"$scratch/out"
+    "$@" >"$scratch/out" 2>"$scratch/err" &
+    server=$!
+    wait_for 20 grep -q '^listening on ' "$scratch/out" || return
+    port=$(sed -n 's/^listening on .*:\([0-9]*\)\/$/\1/p' "$scratch/out")
+    [ "${port:-0}" -gt 0 ]
+}
+
+# stop: SIGTERM ends the server with exit status 0, within half a minute
+stop() {
+    kill -TERM "$server"
+    { sleep 30 && kill -KILL "$server"; } &
+    watchdog=$!
+    wait "$server"
+    code=$?
+    kill "$watchdog" 2>/dev/null
+    server=
+    cat "$scratch/err"
+    echo "exit status $code"
+    [ "$code" -eq 0 ]
+}
+
+# ---- stream ----
+
+# count_to NUMBER: the numbers up to there, one on each line
+count_to() {
+    i=1
+    while [ "$i" -le "$1" ]; do
+        echo "$i"
+        i=$((i + 1))
+    done
+}
+
+is_chunked() {
+    has_lines 200 '3' 1.1 GET "$1" && grep -x 'Transfer-Encoding: chunked' "$scratch/head" &&
+        [ "$(tail -c 5 "$scratch/answer" | tr '\r\n' '..')" = '0....' ]
+}
+
+# A client that is stopped in the middle, and then killed: that must not trouble anybody else.
+survives_a_leaver() {
+    printf 'GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n' "$1" >"$scratch/request"
+    "$client" "$port" <"$scratch/request" >/dev/null &
+    leaver=$!
+    sleep 0.2
+    kill -STOP "$leaver"
+    sleep 0.3
+    kill -KILL "$leaver"
+    wait "$leaver"
+    answers 200 "$scratch/small" 1.0 GET /numbers/3
+}
+
+# Several at a time, so that call-backs for one come between those for another.
+several_at_once() {
+    askers=
+    for kind in numbers worker; do
+        printf 'GET /%s/20000 HTTP/1.0\r\n\r\n' "$kind" >"$scratch/request.$kind"
+        for i in 1 2 3 4; do
+            "$client" "$port" <"$scratch/request.$kind" >"$scratch/several.$kind.$i" &
+            askers="$askers $!"
+        done
+    done
+    wait $askers
+    for file in "$scratch"/several.*; do
+        sed "1,/^.\$/d" "$file" | cmp "$scratch/numbers" - || return
+    done
+}
+
+test_stream() {
+    count_to 20000 >"$scratch/numbers"
+    count_to 3 >"$scratch/small"
+    : >"$scratch/nothing"
+    check 'stream: starts' start "$BUILD/stream" 0
+    for kind in numbers worker; do
+        check "stream: /$kind" answers 200 "$scratch/numbers" 1.0 GET "/$kind/20000"
+        check "stream: /$kind, nothing" answers 200 "$scratch/nothing" 1.0 GET "/$kind/0"
+        check "stream: /$kind in chunks" is_chunked "/$kind/3"
+        check "stream: /$kind, HEAD" answers 200 "$scratch/nothing" 1.1 HEAD "/$kind/20000"
+        check "stream: /$kind, a client leaves" survives_a_leaver "/$kind/100000000"
+    done
+    check 'stream: several at once' several_at_once
+    check 'stream: /echo' answers 200 "$scratch/numbers" 1.0 POST /echo "$scratch/numbers"
+    check 'stream: /echo, PUT' answers 200 "$scratch/small" 1.0 PUT /echo "$scratch/small"
+    check 'stream: /echo, nothing' answers 200 "$scratch/nothing" 1.0 POST /echo "$scratch/nothing"
+    check 'stream: SIGTERM' stop
+}
+
+# ---- upload ----
+
+form='Content-Type: multipart/form-data; boundary=a.boundary'
+
+# make_form FILE: a form with a note and the file
+make_form() {
+    printf -- '--a.boundary\r\nContent-Disposition: form-data; name="note"\r\n\r\nhello & "good bye"\r\n'
+    printf -- '--a.boundary\r\nContent-Disposition: form-data; name="file"; filename="%s"\r\n' "${1##*/}"
+    printf 'Content-Type: text/plain\r\n\r\n'
+    cat "$1"
+    printf -- '\r\n--a.boundary--\r\n'
+}
+
+# uploads FILE: what is said about it is right
+uploads() {
+    make_form "$1" >"$scratch/form"
+    size=$(($(wc -c <"$1"))) lines=$(($(wc -l <"$1")))
+    has_lines 200 "note = \"hello & \"good bye\"\"
+file = ${1##*/}, $size bytes, $lines lines" 1.1 POST /upload "$scratch/form" "$form"
+}
+
+serves_the_form() {
+    has_lines 200 '<form method="post" action="/upload" enctype="multipart/form-data">' 1.1 GET / &&
+        grep -x 'Content-Type: text/html; charset=utf-8' "$scratch/head"
+}
+
+test_upload() {
+    mkdir "$scratch/spool"
+    check 'upload: starts' start "$BUILD/upload" 0 "$scratch/spool"
+    check 'upload: the form' serves_the_form
+    check 'upload: a file' uploads "$scratch/numbers"
+    check 'upload: an empty file' uploads "$scratch/nothing"
+    make_form "$scratch/small" >"$scratch/form"
+    check 'upload: no file is left' rmdir "$scratch/spool"
+    check 'upload: no place for the file' has_lines 503 'system call failed' 1.1 POST /upload "$scratch/form" "$form"
+    mkdir "$scratch/spool"
+    check 'upload: a file again' uploads "$scratch/small"
+    printf 'note=a+b%%26&other=%%C3%%BC' >"$scratch/text"
+    check 'upload: no file at all' has_lines 200 'note = "a b&"
+other = "ü"' 1.1 POST /upload "$scratch/text" 'Content-Type: application/x-www-form-urlencoded'
+    check 'upload: not a form' has_lines 415 'unsupported' 1.1 POST /upload "$scratch/text" 'Content-Type: text/plain'
+    check 'upload: malformed' has_lines 400 'malformed message' 1.1 POST /upload "$scratch/text" "$form"
+    i=0
+    while [ $i -le 20 ]; do
+        printf 'f%d=%d&' $i $i
+        i=$((i + 1))
+    done >"$scratch/many"
+    check 'upload: too many fields' has_lines 413 'over a limit' 1.1 POST /upload "$scratch/many" \
+        'Content-Type: application/x-www-form-urlencoded'
+    check 'upload: SIGTERM' stop
+    check 'upload: no file is left' rmdir "$scratch/spool"
+}
+
+# ---- sse_clock ----
+
+# The drain ends the streams, each with its last chunk; then the clients print what they got.
+two_listeners() {
+    printf 'GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n' >"$scratch/request"
+    for i in 1 2; do
+        "$client" "$port" <"$scratch/request" >"$scratch/listener.$i" &
+        [ $i -eq 1 ] && first=$! || second=$!
+    done
+    sleep 3.5
+    stop || return
+    wait "$first" && wait "$second" || return
+    for i in 1 2; do
+        tr -d '\r' <"$scratch/listener.$i" >"$scratch/lines"
+        cat "$scratch/lines"
+        grep -x 'Content-Type: text/event-stream' "$scratch/lines" || return
+        [ "$(tail -c 5 "$scratch/listener.$i" | tr '\r\n' '..')" = '0....' ] || return
+        [ "$(grep -c -x 'event: tick' "$scratch/lines")" -ge 2 ] || return
+        [ "$(grep -c -x 'data: [0-2][0-9]:[0-5][0-9]:[0-6][0-9]' "$scratch/lines")" -ge 2 ] || return
+        grep '^id: ' "$scratch/lines" | tail -n 2 >"$scratch/ids.$i" # the first may be of one client only
+    done
+    cmp "$scratch/ids.1" "$scratch/ids.2"
+}
+
+test_sse_clock() {
+    check 'sse_clock: starts' start "$BUILD/sse_clock" 0
+    check 'sse_clock: the page' has_lines 200 '<h1 id="time">...</h1>' 1.1 GET /
+    check 'sse_clock: two clients; SIGTERM' two_listeners
+}
+
+$CC $CFLAGS tests/units/client.c -o "$client" || exit 2
+test_stream
+test_upload
+test_sse_clock
+finish
