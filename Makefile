@@ -20,7 +20,7 @@ SCRIPTS  = $(wildcard tests/test_*.sh)
 # What the shell scripts of tests/ and bench/ need to know.
 export CC CXX CFLAGS WARNINGS BUILD
 
-.PHONY: all run test debug asan ubsan tsan compat cross model lint format format-check bench bench-idle bench-parser \
+.PHONY: all run test debug asan asan-clang ubsan tsan compat cross model lint format format-check bench bench-idle bench-parser \
     bench-mixed bench-queue bench-streams bench-check fuzz interop streams stress size info clean help FORCE
 
 all: $(EXAMPLES) $(BENCHES) ## the examples and the programs of bench/, into build/
@@ -36,6 +36,9 @@ debug: ## all of it at -O0 with assertions in build/debug, and the test-suite ru
 
 asan: ## the test-suite with AddressSanitizer, leaks and UBSan in build/asan
 	@$(MAKE) --no-print-directory BUILD=build/asan CFLAGS="$(SANITIZE) -fsanitize=address,undefined" test
+
+asan-clang: ## the same with clang, whose checks of undefined behaviour are not gcc's, in build/asan-clang
+	@$(MAKE) --no-print-directory BUILD=build/asan-clang CC=clang CXX=clang++ CFLAGS="$(SANITIZE) -fsanitize=address,undefined" test
 
 ubsan: ## the test-suite with UBSan alone in build/ubsan
 	@$(MAKE) --no-print-directory BUILD=build/ubsan CFLAGS="$(SANITIZE) -fsanitize=undefined" test
@@ -124,10 +127,33 @@ $(BUILD)/flags: FORCE
 	@echo '$(COMPILE)' | cmp -s - $@ || echo '$(COMPILE)' > $@
 
 $(EXAMPLES): $(BUILD)/%: examples/%.c httpsrv.h $(BUILD)/flags
-	$(COMPILE) $< -o $@
+	$(COMPILE) -I$(BUILD) $< -o $@
+
+# The files of examples/assets as a table in C. An array cannot be empty, so each has a zero behind its bytes. What gzip
+# does not make smaller, or is not there to, goes uncompressed.
+ASSETS = $(sort $(wildcard examples/assets/*))
+BYTES  = od -An -v -tu1 | sed 's/[0-9][0-9]*/&,/g'
+
+$(BUILD)/assets: $(BUILD)/assets_table.h
+$(BUILD)/assets_table.h: $(ASSETS) Makefile
+	@mkdir -p $(BUILD)
+	@n=0; for file in $(ASSETS); do \
+	    n=$$((n + 1)); \
+	    echo "static const unsigned char raw_$$n[] = {"; { $(BYTES); } <$$file; echo "0};"; \
+	    echo "static const unsigned char zip_$$n[] = {"; gzip -9nc $$file 2>/dev/null | $(BYTES); echo "0};"; \
+	done >$@.part
+	@n=0; { echo "static const httpsrv_asset assets[] = {"; for file in $(ASSETS); do \
+	    n=$$((n + 1)); \
+	    echo "    {.path = \"/$${file#examples/assets/}\", .data = raw_$$n, .len = sizeof raw_$$n - 1,"; \
+	    echo "     .gzip = sizeof zip_$$n > 1 && sizeof zip_$$n < sizeof raw_$$n ? zip_$$n : NULL,"; \
+	    echo "     .gzip_len = sizeof zip_$$n - 1},"; \
+	done; echo "    {.path = NULL},"; echo "};"; } >>$@.part
+	@mv $@.part $@
 
 $(BENCHES): $(BUILD)/%: bench/%.c httpsrv.h $(BUILD)/flags
 	$(COMPILE) $< -o $@
+
+$(BUILD)/tests/test_files_fallback: tests/test_files.c
 
 $(TESTS): $(BUILD)/tests/%: tests/%.c httpsrv.h $(wildcard tests/*.h tests/fuzz/*.[ch]) $(BUILD)/flags
 	$(COMPILE) $< -o $@

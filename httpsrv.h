@@ -91,7 +91,8 @@
 // HISTORY
 //
 //     0.1.0  parser, reactors, pools, router, inline and pool handlers, drain, limits by address and speed, answering later,
-//            acceptors, Unix sockets, bodies in pieces, forms, cookies, server-sent events
+//            acceptors, Unix sockets, bodies in pieces, forms, cookies, server-sent events,
+//            files, assets, filters
 
 #ifndef HTTPSRV_H
 #define HTTPSRV_H
@@ -12072,7 +12073,7 @@ static bool hsrv_reactor_turn(hsrv_loop *loop, int timeout_ms) {
 
 // ===========================================================================================
 // >>server    Defaults, validation, listeners, lifecycle, drain.    owns: the server    thread: setup; stop any
-//             uses: >>reactor
+//             uses: >>content >>reactor
 // ===========================================================================================
 
 #define HSRV_MAX_CONNECTIONS 1048576

@@ -1,0 +1,42 @@
+// A site inside the program: for devices without a file system, and for programs that are one file.
+//
+//     make build/assets && build/assets    (build/assets 9000: another port)
+//
+//     http://localhost:8080/                                       in a browser
+//     curl -i --compressed http://localhost:8080/style.css         compressed when it was built, not now
+//
+// assets_table.h is made from the files in examples/assets by od and sed, see the Makefile:
+//
+//     static const unsigned char raw_1[] = {60, 33, 100, ...};
+//     static const httpsrv_asset assets[] = {{.path = "/index.html", .data = raw_1, ...}, ..., {.path = NULL}};
+
+#define HTTPSRV_IMPLEMENTATION
+#include "httpsrv.h"
+#include "assets_table.h"
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static httpsrv *server; // for the signal handler, which gets no argument
+
+static void stop(int signal_number) {
+    (void)signal_number;
+    httpsrv_stop(server);
+}
+
+int main(int argc, char **argv) {
+    server = httpsrv_new(&(httpsrv_config){.port = argc > 1 ? atoi(argv[1]) : 8080});
+    httpsrv_assets(server, "/", assets); // a route of one's own, such as "GET /api/time", goes before
+    if (httpsrv_listen(server) != HTTPSRV_OK) {
+        fprintf(stderr, "%s\n", httpsrv_error(server));
+        httpsrv_free(server);
+        return 1;
+    }
+    signal(SIGINT, stop);
+    signal(SIGTERM, stop);
+    printf("listening on http://localhost:%d/\n", httpsrv_port(server, 0));
+    fflush(stdout);
+    httpsrv_run(server);
+    httpsrv_free(server);
+    return 0;
+}
