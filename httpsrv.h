@@ -912,7 +912,7 @@ HTTPSRV_API httpsrv_result httpsrv_add_trailer(httpsrv_req *req, const char *nam
 // broken off), NOMEM (it can be tried again).
 HTTPSRV_API httpsrv_result httpsrv_end(httpsrv_req *req);
 
-// Breaks the answer off, so that the client can tell: the connection ends without the end of the body. Errors: STATE.
+// Breaks the answer off, so that the client can tell: the connection ends without the end of the body. Errors: STATE, GONE.
 HTTPSRV_API httpsrv_result httpsrv_abort(httpsrv_req *req);
 
 // ---- server-sent events: https://html.spec.whatwg.org/multipage/server-sent-events.html ----
@@ -1271,6 +1271,10 @@ static inline void hsrv_sys_read_ahead(int fd, int64_t len) {
 static inline int hsrv_sys_fstat(int fd, struct stat *status) {
     return fstat(fd, status);
 }
+
+#ifndef O_PATH
+#define O_PATH 010000000 // hidden when the user's includes came first without _GNU_SOURCE
+#endif
 
 // A directory, as a place to look things up from.
 static inline int hsrv_sys_open_root(const char *path) {
@@ -7154,7 +7158,8 @@ static void hsrv_conn_free_input(hsrv_loop *loop, hsrv_conn *c) {
 // Whether an orderly end would pass for that of an answer which has none yet: only a reset tells otherwise.
 static bool hsrv_conn_is_torn(const hsrv_conn *c) {
     if (c->state != HSRV_CONN_STREAM || !c->req->stream.head_out || c->req->stream.silent) return false;
-    return c->req->answer.framing == HSRV_FRAMING_CLOSE;
+    const bool complete = c->req->stream.end_out && !c->out.first;
+    return c->req->answer.framing == HSRV_FRAMING_CLOSE && !complete;
 }
 
 // Puts a connection on the closing list. Its memory stays until the end of the turn, whoever still points to it.
@@ -7280,6 +7285,7 @@ static void hsrv_conn_keep_output(hsrv_loop *loop, hsrv_conn *c, size_t sent) {
     piece.iov_base = loop->output;
     piece.iov_len = loop->output_len;
     loop->output_len = 0;
+    if (piece.iov_len == sent) return;
     hsrv_conn_keep_pieces(loop, c, &piece, 1, sent);
 }
 
@@ -7516,7 +7522,7 @@ static bool hsrv_conn_wants_body(const hsrv_conn *c) {
     httpsrv_req *req = c->req;
     const hsrv_stream *s = &req->stream;
     if (s->body_over || s->paused || req->owes_continue) return false;
-    return req->on_body ? s->here : hsrv_request_has_room(req);
+    return req->on_body ? s->here : !req->waiting && hsrv_request_has_room(req);
 }
 
 // The next piece of the body, as far as one is here.
@@ -8538,15 +8544,16 @@ static httpsrv_result hsrv_response_begin(httpsrv_req *req, int status, const ch
     return result;
 }
 
-// The client can tell: the body has no end, or the connection is reset.
-static void hsrv_response_break_off(httpsrv_req *req) {
+// The client can tell: the body has no end, or the connection is reset. GONE if its leaving came first.
+static httpsrv_result hsrv_response_break_off(httpsrv_req *req) {
     req->answered = HSRV_ANSWER_ENDED;
     if (req->inline_conn) {
         req->stream.broken = true;
-        return;
+        return HTTPSRV_OK;
     }
-    hsrv_request_settle(req);
+    const bool settled = hsrv_request_settle(req);
     hsrv_request_tell_loop(req, HSRV_CLAIM_BROKEN);
+    return settled ? HTTPSRV_OK : HTTPSRV_GONE;
 }
 
 // On a worker: a copy on its way to the loop.
@@ -8643,8 +8650,7 @@ static httpsrv_result hsrv_response_end(httpsrv_req *req) {
 
 static httpsrv_result hsrv_response_abort(httpsrv_req *req) {
     if (req->answered != HSRV_ANSWER_BEGUN) return HTTPSRV_STATE;
-    hsrv_response_break_off(req);
-    return HTTPSRV_OK;
+    return hsrv_response_break_off(req);
 }
 
 static size_t hsrv_response_inform_size(const httpsrv_field *fields, int num_fields) {
@@ -11180,9 +11186,11 @@ static bool hsrv_dispatch_move_waiting(hsrv_loop *loop, hsrv_pool *pool, int n) 
     while (loop->waiting[n]) {
         httpsrv_req *req = loop->waiting[n];
         hsrv_loop_stop_waiting(loop, req); // before a worker has it
-        if (hsrv_pool_submit(pool, hsrv_dispatch_job, req)) continue;
-        hsrv_loop_wait_first(loop, req);
-        return false;
+        if (!hsrv_pool_submit(pool, hsrv_dispatch_job, req)) {
+            hsrv_loop_wait_first(loop, req);
+            return false;
+        }
+        if (req->route->stream) hsrv_loop_ready(loop, req->conn); // its body may be read from now on
     }
     return true;
 }
@@ -11805,7 +11813,8 @@ static void hsrv_reactor_on_returned(hsrv_loop *loop, httpsrv_req *req) {
 // A handler for a deferred request: runs once the one before has returned, with nothing if that is too late.
 static void hsrv_reactor_on_post(hsrv_loop *loop, hsrv_post *post) {
     const hsrv_place *place = hsrv_request_find_place(loop->srv, post->token);
-    if (!place || !hsrv_request_is_pending(place, (uint32_t)(post->token.id >> 32))) {
+    const bool pending = place && hsrv_request_is_pending(place, (uint32_t)(post->token.id >> 32));
+    if (!pending || !place->req->away) { // one that is home is answered, even if the rest of its body is still dropped
         post->handler(NULL, post->user);
         hsrv_memory_give(&loop->srv->memory, post, sizeof *post);
         return;

@@ -240,6 +240,10 @@ static inline int hsrv_sys_fstat(int fd, struct stat *status) {
     return fstat(fd, status);
 }
 
+#ifndef O_PATH
+#define O_PATH 010000000
+#endif
+
 // A directory, as a place to look things up from.
 static inline int hsrv_sys_open_root(const char *path) {
     return open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);

@@ -801,7 +801,7 @@ static void open_gate(void) {
 }
 
 TEST_BY_WORKERS(slow_worker_holds_the_client_back) {
-    begin_small(&(httpsrv_config){.timeout_ms.body = test_ms(150)});
+    begin_small(&(httpsrv_config){.timeout_ms.body = test_ms(500)});
     route("POST /take/:id", NULL, NULL, on_take_at_gate);
     run();
     hold_back_each_coding(open_gate);
@@ -812,7 +812,7 @@ TEST_BY_WORKERS(slow_worker_holds_the_client_back) {
 TEST_BY_WORKERS(tiny_chunks_to_a_slow_worker) {
     enum { TINY = 300000 };
     struct text t = {0};
-    begin_small(&(httpsrv_config){.timeout_ms.body = test_ms(150)});
+    begin_small(&(httpsrv_config){.timeout_ms.body = test_ms(500)});
     route("POST /take/:id", NULL, NULL, on_take_at_gate);
     run();
     put_tiny_chunks(&t, TINY);
@@ -866,7 +866,7 @@ static void resume_for_good(void) {
 }
 
 TEST_WAYS(pause_holds_the_client_back, way->alone) {
-    begin_small(&(httpsrv_config){.timeout_ms.body = test_ms(150)});
+    begin_small(&(httpsrv_config){.timeout_ms.body = test_ms(500)});
     route("POST /take/:id", NULL, on_pause_piece, NULL);
     run();
     hold_back_each_coding(resume_for_good);
@@ -1500,7 +1500,7 @@ TEST_BY_WORKERS(handler_time_out_and_a_slow_body) {
                                 .handler = on_read_and_stay,
                                 .stream = true,
                                 .pool = "work",
-                                .timeout_ms = test_ms(150)});
+                                .timeout_ms = test_ms(500)});
     run();
     for (int late = 0; late <= 1; late++) {
         struct client c = break_off(&(struct ending){.rest = ""}, NULL);
