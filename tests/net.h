@@ -426,7 +426,9 @@ TEST_FN void net_reply(struct client *c, bool to_head) {
 
 TEST_FN void net_expect(struct client *c, int status, const char *body) {
     net_reply(c, false);
-    if (c->status == status && (!body || (c->body_len == strlen(body) && !memcmp(c->body, body, c->body_len)))) return;
+    if (c->status == status &&
+        (!body || (c->body_len == strlen(body) && (c->body_len == 0 || !memcmp(c->body, body, c->body_len)))))
+        return;
     fprintf(stderr, "%s:%d: unexpected answer\n    status   %d, expected %d\n    body     ", test_trace->file,
             test_trace->line, c->status, status);
     test_quote(stderr, c->body, c->body_len);
