@@ -21,7 +21,7 @@ SCRIPTS  = $(wildcard tests/test_*.sh)
 export CC CXX CFLAGS WARNINGS BUILD
 
 .PHONY: all run test debug asan asan-clang ubsan tsan compat cross model lint format format-check bench bench-idle bench-parser \
-    bench-mixed bench-queue bench-streams bench-check fuzz interop streams stress size info clean help FORCE
+    bench-mixed bench-queue bench-files bench-streams bench-check fuzz interop streams stress size info clean help FORCE
 
 all: $(EXAMPLES) $(BENCHES) ## the examples and the programs of bench/, into build/
 
@@ -79,14 +79,18 @@ bench-queue: $(BUILD)/queue ## the ring and the pool beside a queue of mutex and
 bench-streams: $(BUILD)/showcase ## 1 GB down and up, bytes per second of server CPU beside nginx; needs curl, nginx-light
 	@bash bench/streams.sh
 
+bench-files: $(BUILD)/showcase ## static files of 1 KB, 100 KB and 10 MB beside nginx; needs wrk, nginx-light
+	@bash bench/files.sh
+
 bench-check: ## instructions per request against bench/baseline.txt; needs valgrind
 	@sh bench/check.sh
 
 bench-parser: ## the parser beside http_parser; needs libhttp-parser-dev, valgrind (skips what is missing)
 	@sh bench/parser.sh
 
-interop: $(BUILD)/showcase ## forms of curl, python3, node and chromium to /upload (skips what is missing)
+interop: $(BUILD)/showcase ## forms of curl, python3, node, chromium; conditions and ranges beside nginx (skips what is missing)
 	@bash tests/interop_forms.sh $(BUILD)/showcase
+	@bash tests/interop_files.sh
 
 streams: $(BUILD)/showcase $(BUILD)/listeners ## 4 GB both ways and 1,000 readers of events in fixed memory; needs curl
 	@bash tests/streams.sh

@@ -9561,7 +9561,10 @@ static bool hsrv_content_follow(hsrv_walk *walk, int link) {
 static bool hsrv_content_step(hsrv_walk *walk, const char *name) {
     struct stat status;
     const bool up = strcmp(name, "..") == 0;
-    if (strcmp(name, ".") == 0) return true;
+    if (name[0] == '\0' || strcmp(name, ".") == 0) { // a slash, or this, behind a name says that it is a directory
+        errno = ENOTDIR;
+        return hsrv_sys_fstat(walk->place, &status) == 0 && S_ISDIR(status.st_mode);
+    }
     errno = EXDEV;
     if (up && walk->depth == 0) return false;
     const int next = hsrv_sys_open_place(walk->place, name);
@@ -9599,7 +9602,7 @@ static int hsrv_content_walk(int root, const char *path, bool links) {
     walk.links = links ? HSRV_MAX_LINKS : 0;
     snprintf(walk.rest, sizeof walk.rest, "%s", path);
     while (walk.rest[0]) {
-        if (!hsrv_content_next_name(&walk, name) || (name[0] && !hsrv_content_step(&walk, name))) {
+        if (!hsrv_content_next_name(&walk, name) || !hsrv_content_step(&walk, name)) {
             hsrv_content_leave_place(&walk, -1);
             return -1;
         }

@@ -5,8 +5,8 @@
 #
 #     make bench-files        ROUNDS=7 SECS=3 CONNECTIONS=64 in the environment change the effort
 #
-# Both serve the same folder; before anything is timed each file is fetched from both and compared byte by byte. wrk must
-# not see an error. Needs wrk, curl and nginx-light.
+# Both serve the same folder; before anything is timed each file is fetched from both and compared byte by byte. wrk
+# must not see an error. Needs wrk, curl and nginx-light.
 
 set -u
 
@@ -201,7 +201,8 @@ report() {
             return sprintf("%.2f  %s", median(list, rounds), all)
         }
         END {
-            printf "%-6s %-9s%14s%12s%10s%10s%8s\n", "size", "server", "req/s of CPU", "req/s", "p50 us", "p99 us", "CPU %"
+            printf "%-6s %-9s%14s%12s%10s%10s%8s\n", "size", "server", "req/s of CPU", "req/s", "p50 us", "p99 us",
+                "CPU %"
             for (k = 1; k <= sizes; k++)
                 for (r = 1; r <= 2; r++) {
                     row = r == 1 ? "httpsrv" : "nginx"
@@ -241,7 +242,8 @@ for ((round = 1; round <= ROUNDS; round++)); do
 done
 {
     echo "$(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1), $(nproc) CPUs, Linux $(uname -r);" \
-        "$ROUNDS rounds of $SECS s, $CONNECTIONS connections (10M: a sixteenth); medians, the ratio that of the rounds' ratios."
+        "$ROUNDS rounds of $SECS s, $CONNECTIONS connections (10M: a sixteenth);" \
+        "medians, the ratio that of the rounds' ratios."
     echo
     report
 } >"$results/files.text"

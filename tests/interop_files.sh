@@ -1,8 +1,8 @@
 #!/bin/sh
-# Conditional and range requests by curl to three servers with the same folder: the showcase (/files/*), Debian's nginx and
-# `python3 -m http.server`. Each row of the table below is one request; the answers are compared by status, by the fields
-# that the request is about, and by the bytes. Where another server differs the row names the section of RFC 9110 that explains
-# it; a difference without an explanation fails. The list of them is printed at the end.
+# Conditional and range requests by curl to three servers with the same folder: the showcase (/files/*), Debian's nginx
+# and `python3 -m http.server`. Each row of the table below is one request; the answers are compared by status, by the
+# fields that the request is about, and by the bytes. Where another server differs the row names the section of RFC 9110
+# that explains it; a difference without an explanation fails. The list of them is printed at the end.
 #
 #     tests/interop_files.sh                 build/showcase, which `make` builds
 #     tests/interop_files.sh PROGRAM         another server that takes --root and serves it at /files/
@@ -33,8 +33,9 @@ installed() {
 
 # name | method, file | fields, separated by "; " | why nginx differs | why python3 differs
 #
-# {etag} is the server's own entity tag ("none" if it sends none), {weak} that as a weak one, {date} the file's date, {rfc850}
-# and {asctime} the same in the obsolete formats, {before} and {after} an hour off. The whys are keys of the list below.
+# {etag} is the server's own entity tag ("none" if it sends none), {weak} that as a weak one, {date} the file's date,
+# {rfc850} and {asctime} the same in the obsolete formats, {before} and {after} an hour off. The whys are keys of the
+# list below.
 cat >"$scratch/table" <<'END'
 whole file | GET k1.bin | | |
 larger file | GET m3.bin | | |
