@@ -6933,29 +6933,10 @@ static bool hsrv_request_keep_trailers(httpsrv_req *req, const char *bytes, size
     return true;
 }
 
-// The trailer section, once it is there: none while the loop may still be reading it for a worker. [holder]
-static const httpsrv_head *hsrv_request_trailers(const httpsrv_req *req) {
-    static const httpsrv_head none = {NULL,
-                                      0,
-                                      0,
-                                      0,
-                                      HTTPSRV_METHOD_OTHER,
-                                      HTTPSRV_FORM_ORIGIN,
-                                      {NULL, 0},
-                                      {NULL, 0},
-                                      {NULL, 0},
-                                      {NULL, 0},
-                                      {NULL, 0},
-                                      {NULL, 0},
-                                      {NULL, 0},
-                                      0,
-                                      false,
-                                      false,
-                                      false,
-                                      false,
-                                      false};
+// Whether the trailer section may be looked at: not while the loop may still be reading it for a worker. [holder]
+static bool hsrv_request_has_trailers(const httpsrv_req *req) {
     const bool reads = req->route->stream && !req->inline_conn;
-    return reads && __atomic_load_n(&req->stream.in_over, __ATOMIC_ACQUIRE) == 0 ? &none : &req->trailers;
+    return !reads || __atomic_load_n(&req->stream.in_over, __ATOMIC_ACQUIRE) != 0;
 }
 
 static httpsrv_str hsrv_request_param(const httpsrv_req *req, httpsrv_str name) {
@@ -13339,12 +13320,13 @@ HTTPSRV_API const httpsrv_field *httpsrv_header_at(const httpsrv_req *req, int i
 
 HTTPSRV_API httpsrv_str httpsrv_trailer(const httpsrv_req *req, const char *name) {
     hsrv_request_assert_held(req);
-    return name ? hsrv_request_field(hsrv_request_trailers(req), hsrv_text_of(name)) : hsrv_text_absent();
+    const bool known = name && hsrv_request_has_trailers(req);
+    return known ? hsrv_request_field(&req->trailers, hsrv_text_of(name)) : hsrv_text_absent();
 }
 
 HTTPSRV_API const httpsrv_field *httpsrv_trailer_at(const httpsrv_req *req, int index) {
     hsrv_request_assert_held(req);
-    return hsrv_request_field_at(hsrv_request_trailers(req), index);
+    return hsrv_request_has_trailers(req) ? hsrv_request_field_at(&req->trailers, index) : NULL;
 }
 
 HTTPSRV_API httpsrv_str httpsrv_param(const httpsrv_req *req, const char *name) {
