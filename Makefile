@@ -17,6 +17,9 @@ BENCHES  = $(patsubst bench/%.c,$(BUILD)/%,$(wildcard bench/*.c))
 TESTS    = $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
 SCRIPTS  = $(wildcard tests/test_*.sh)
 
+# Each program is a compilation of its own: as many at a time as there are CPUs.
+MAKEFLAGS += -j$(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
+
 # What the shell scripts of tests/ and bench/ need to know.
 export CC CXX CFLAGS WARNINGS BUILD
 

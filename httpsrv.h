@@ -11875,10 +11875,20 @@ static void hsrv_reactor_serve_inbox(hsrv_loop *loop) {
     }
 }
 
+// Whether a body that was held back is wanted again since its worker has made room just now, of which the loop has not
+// been told yet: the client's time begins, it has not passed.
+static bool hsrv_reactor_resumes(const hsrv_conn *c, hsrv_ring ring) {
+    return ring == HSRV_RING_BODY && c->state == HSRV_CONN_STREAM && !c->req->stream.reading_on;
+}
+
 static void hsrv_reactor_serve_timers(hsrv_loop *loop) {
     for (hsrv_conn *c = hsrv_timers_take_due(loop); c; c = hsrv_timers_take_due(loop)) {
         const hsrv_ring ring = hsrv_conn_ring(c);
         if (c->state == HSRV_CONN_CLOSED || ring == HSRV_RINGS || loop->wheels[ring].tick == 0) continue;
+        if (hsrv_reactor_resumes(c, ring)) {
+            hsrv_conn_arm(loop, c);
+            continue;
+        }
         hsrv_conn_review_period(loop, c, ring);
         const uint64_t deadline = hsrv_conn_deadline(loop, c, ring);
         if (deadline > loop->now)

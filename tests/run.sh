@@ -6,13 +6,17 @@
 #     tests/run.sh build/test_parser build/test_server tests/test_headers.sh
 #
 # A program that fails is shown in full. TEST_ARGS is handed to each program: TEST_ARGS=-v tests/run.sh ...
+# JOBS of them run at a time [2]: they wait more than they compute.
 
 passed=0
 failed=0
 skipped=0
-out=$(mktemp "${TMPDIR:-/tmp}/httpsrv-test.XXXXXX") || exit 2
-trap 'rm -f "$out"' EXIT
-trap 'exit 130' INT TERM
+jobs=${JOBS:-2}
+[ "$jobs" -gt 0 ] 2>/dev/null || jobs=2
+logs=$(mktemp -d "${TMPDIR:-/tmp}/httpsrv-test.XXXXXX") || exit 2
+trap 'rm -rf "$logs"' EXIT
+trap 'exit 143' TERM
+trap 'trap "" TERM && kill -TERM 0 && exit 130' INT # those in the background do not get it
 
 # Sets p, f and s from a closing line; fails if it is none.
 parse() {
@@ -36,9 +40,20 @@ run() {
     esac
 }
 
-for program in "$@"; do
-    run "$program" </dev/null >"$out" 2>&1
-    code=$?
+# start NUMBER PROGRAM: in the background
+start() {
+    (
+        run "$2" </dev/null >"$logs/$1" 2>&1
+        echo $? >"$logs/$1.code"
+    ) &
+    eval "pid_$1=$!"
+}
+
+# report NUMBER PROGRAM: waits for it, and counts and tells what has become of it
+report() {
+    program=$2 out=$logs/$1
+    eval "wait \$pid_$1"
+    code=$(cat "$out.code" 2>/dev/null || echo 2)
     last=$(tail -n 1 "$out")
     note=
     if ! parse "$last"; then
@@ -60,6 +75,23 @@ for program in "$@"; do
         [ -z "$TEST_ARGS" ] || sed 's/^/    /' "$out"
         printf '%-24s %s\n' "$name" "$last"
     fi
+}
+
+# Each is started when the one that is so many before it has ended.
+number=0
+for program in "$@"; do
+    number=$((number + 1))
+    eval "program_$number=\$program"
+    if [ "$number" -gt "$jobs" ]; then
+        eval "report $((number - jobs)) \"\$program_$((number - jobs))\""
+    fi
+    eval "start $number \"\$program_$number\""
+done
+next=$((number - jobs + 1))
+[ "$next" -ge 1 ] || next=1
+while [ "$next" -le "$number" ]; do
+    eval "report $next \"\$program_$next\""
+    next=$((next + 1))
 done
 
 [ "$skipped" -eq 0 ] || echo "$skipped skipped"

@@ -772,7 +772,7 @@ static void hold_back(struct client *c, const struct text *t, void (*let_go)(voi
     watch_memory();
     const size_t sent = send_until_held(c, t);
     CHECK_CMP(sent, <, t->len);
-    test_sleep(test_ms(350));
+    test_sleep(test_ms(700));
     CHECK_CMP(LOAD(taken), <, t->len / 2);
     check_memory();
     let_go();
@@ -801,7 +801,7 @@ static void open_gate(void) {
 }
 
 TEST_BY_WORKERS(slow_worker_holds_the_client_back) {
-    begin_small(&(httpsrv_config){.timeout_ms.body = test_ms(500)});
+    begin_small(&(httpsrv_config){.timeout_ms.body = test_ms(300)});
     route("POST /take/:id", NULL, NULL, on_take_at_gate);
     run();
     hold_back_each_coding(open_gate);
@@ -812,7 +812,7 @@ TEST_BY_WORKERS(slow_worker_holds_the_client_back) {
 TEST_BY_WORKERS(tiny_chunks_to_a_slow_worker) {
     enum { TINY = 300000 };
     struct text t = {0};
-    begin_small(&(httpsrv_config){.timeout_ms.body = test_ms(500)});
+    begin_small(&(httpsrv_config){.timeout_ms.body = test_ms(300)});
     route("POST /take/:id", NULL, NULL, on_take_at_gate);
     run();
     put_tiny_chunks(&t, TINY);
@@ -866,7 +866,7 @@ static void resume_for_good(void) {
 }
 
 TEST_WAYS(pause_holds_the_client_back, way->alone) {
-    begin_small(&(httpsrv_config){.timeout_ms.body = test_ms(500)});
+    begin_small(&(httpsrv_config){.timeout_ms.body = test_ms(300)});
     route("POST /take/:id", NULL, on_pause_piece, NULL);
     run();
     hold_back_each_coding(resume_for_good);
@@ -1500,13 +1500,13 @@ TEST_BY_WORKERS(handler_time_out_and_a_slow_body) {
                                 .handler = on_read_and_stay,
                                 .stream = true,
                                 .pool = "work",
-                                .timeout_ms = test_ms(500)});
+                                .timeout_ms = test_ms(150)});
     run();
     for (int late = 0; late <= 1; late++) {
         struct client c = break_off(&(struct ending){.rest = ""}, NULL);
         STORE(taken, 0);
         STORE(s.gate, !late);
-        test_sleep(test_ms(350));
+        test_sleep(test_ms(700));
         SEND(&c, "0\r\n\r\n");
         EXPECT(&c, late ? 503 : 200, late ? NULL : "in time");
         WAIT(LOAD(ended) == late + 1);
