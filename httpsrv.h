@@ -11875,8 +11875,8 @@ static void hsrv_reactor_serve_inbox(hsrv_loop *loop) {
     }
 }
 
-// Whether a body that was held back is wanted again since its worker has made room just now, of which the loop has not
-// been told yet: the client's time begins, it has not passed.
+// Whether a body that was held back is wanted again, since its worker has made room, of which the loop has not been told
+// yet: reading goes on, and the client's time begins with that. It has not passed.
 static bool hsrv_reactor_resumes(const hsrv_conn *c, hsrv_ring ring) {
     return ring == HSRV_RING_BODY && c->state == HSRV_CONN_STREAM && !c->req->stream.reading_on;
 }
@@ -11886,7 +11886,7 @@ static void hsrv_reactor_serve_timers(hsrv_loop *loop) {
         const hsrv_ring ring = hsrv_conn_ring(c);
         if (c->state == HSRV_CONN_CLOSED || ring == HSRV_RINGS || loop->wheels[ring].tick == 0) continue;
         if (hsrv_reactor_resumes(c, ring)) {
-            hsrv_conn_arm(loop, c);
+            hsrv_reactor_serve(loop, c, HSRV_EVENT_SERVE);
             continue;
         }
         hsrv_conn_review_period(loop, c, ring);
