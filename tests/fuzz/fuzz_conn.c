@@ -27,12 +27,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 #define CONN_BULK      20000 // bytes of a large answer
 #define CONN_SEND_SIZE 4096  // of the server's socket, so that a large answer does not fit
 #define CONN_TURNS     400   // that a connection may take to end
+#define CONN_FD        200   // descriptor that each connection gets, above those that the engine opens now and then
 
 static struct conn_world {
     httpsrv *srv;
     hsrv_loop *loop;
     size_t base; // bytes taken while there is no connection
-    int fd;      // the descriptor that each connection gets
     struct books books;
     int lent, released;
     char bulk[CONN_BULK];
@@ -229,12 +229,12 @@ static void conn_accept(struct conn_run *r) {
     int ends[2];
     memset(&nobody, 0, sizeof nobody);
     CHECK_INT(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends), 0);
-    if (!conn_world.fd) conn_world.fd = ends[1];
-    CHECK_INT(ends[1], conn_world.fd); // or a descriptor was lost
-    CHECK_INT(setsockopt(ends[1], SOL_SOCKET, SO_SNDBUF, &send_size, sizeof send_size), 0);
+    CHECK_INT(fcntl(ends[1], F_DUPFD_CLOEXEC, CONN_FD), CONN_FD); // or that of the connection before was lost
+    close(ends[1]);
+    CHECK_INT(setsockopt(CONN_FD, SOL_SOCKET, SO_SNDBUF, &send_size, sizeof send_size), 0);
     conn_turn(); // for the loop's clock
     r->c = net_client(ends[0]);
-    hsrv_reactor_admit(conn_world.loop, ends[1], &nobody);
+    hsrv_reactor_admit(conn_world.loop, CONN_FD, &nobody);
 }
 
 static void conn_read(struct conn_run *r) {
