@@ -4761,7 +4761,8 @@ typedef struct hsrv_stream {
     bool written;    // something went out since on_drain was called last
     bool body_over;  // the last piece of the request's body was handed on
     bool paused;     // httpsrv_body_pause
-    bool reading_on; // the body was being read when the connection was left last
+    bool reads;      // somebody takes the body, as the loop has found when it looked last
+    bool reading_on; // it was so when the connection was left last
     bool events;     // server-sent events may be sent
     bool events_end; // and they shall end once the handler has returned
     hsrv_channel *channel;
@@ -6577,7 +6578,7 @@ static bool hsrv_request_feed(httpsrv_req *req, httpsrv_str piece, bool last) {
 
 // Whether the loop may go on reading a body for a worker. If not, the worker tells when there is room: it takes from
 // in_queued and then looks at in_full, here it is the other way round. [loop]
-static bool hsrv_request_has_room(httpsrv_req *req) {
+static bool hsrv_request_ask_for_room(httpsrv_req *req) {
     hsrv_stream *s = &req->stream;
     const size_t high = (size_t)req->srv->config.write_mark.high;
     if (__atomic_load_n(&s->in_queued, __ATOMIC_SEQ_CST) < high) return true;
@@ -7498,12 +7499,13 @@ static hsrv_event hsrv_conn_parse_body(hsrv_loop *loop, hsrv_conn *c) {
 
 // ---- bodies in pieces ----
 
-// Whether somebody takes the body as it comes, right now.
-static bool hsrv_conn_wants_body(const hsrv_conn *c) {
+// Whether somebody takes the body as it comes, right now. A worker who does not is asked to tell when it does: so this is
+// asked where the answer decides about reading, nowhere else. What tells in between must not be overheard.
+static bool hsrv_conn_ask_for_body(hsrv_conn *c) {
     httpsrv_req *req = c->req;
     const hsrv_stream *s = &req->stream;
     if (s->body_over || s->paused || req->owes_continue) return false;
-    return req->on_body ? s->here : !req->waiting && hsrv_request_has_room(req);
+    return req->on_body ? s->here : !req->waiting && hsrv_request_ask_for_room(req);
 }
 
 // The next piece of the body, as far as one is here.
@@ -7537,7 +7539,8 @@ static hsrv_event hsrv_conn_parse_stream(hsrv_loop *loop, hsrv_conn *c) {
     const bool reads_events = c->req->stream.events;
     if (reads_events && (c->flags & HSRV_CONN_FIN))
         return HSRV_EVENT_LOST; // nobody stays to listen without a way to ask
-    if (hsrv_conn_wants_body(c)) event = hsrv_conn_parse_piece(loop, c);
+    c->req->stream.reads = hsrv_conn_ask_for_body(c);
+    if (c->req->stream.reads) event = hsrv_conn_parse_piece(loop, c);
     if (event != HSRV_EVENT_NONE && event != HSRV_EVENT_SERVE) return event;
     const hsrv_stream *s = &c->req->stream;
     if (loop->output_len > 0 && s->here && s->on_drain)
@@ -7616,7 +7619,7 @@ static void hsrv_conn_finish(hsrv_loop *loop, hsrv_conn *c) {
 // begin of its answer.
 static hsrv_ring hsrv_conn_stream_ring(const hsrv_conn *c) {
     const httpsrv_req *req = c->req;
-    if (hsrv_conn_wants_body(c)) return HSRV_RING_BODY;
+    if (req->stream.reads) return HSRV_RING_BODY;
     if (req->stream.events && !req->stream.end_out) return HSRV_RING_EVENTS;
     return req->away && req->route->timeout_ms > 0 && !req->stream.head_out ? HSRV_RING_HANDLER : HSRV_RINGS;
 }
@@ -11875,20 +11878,10 @@ static void hsrv_reactor_serve_inbox(hsrv_loop *loop) {
     }
 }
 
-// Whether a body that was held back is wanted again, since its worker has made room, of which the loop has not been told
-// yet: reading goes on, and the client's time begins with that. It has not passed.
-static bool hsrv_reactor_resumes(const hsrv_conn *c, hsrv_ring ring) {
-    return ring == HSRV_RING_BODY && c->state == HSRV_CONN_STREAM && !c->req->stream.reading_on;
-}
-
 static void hsrv_reactor_serve_timers(hsrv_loop *loop) {
     for (hsrv_conn *c = hsrv_timers_take_due(loop); c; c = hsrv_timers_take_due(loop)) {
         const hsrv_ring ring = hsrv_conn_ring(c);
         if (c->state == HSRV_CONN_CLOSED || ring == HSRV_RINGS || loop->wheels[ring].tick == 0) continue;
-        if (hsrv_reactor_resumes(c, ring)) {
-            hsrv_reactor_serve(loop, c, HSRV_EVENT_SERVE);
-            continue;
-        }
         hsrv_conn_review_period(loop, c, ring);
         const uint64_t deadline = hsrv_conn_deadline(loop, c, ring);
         if (deadline > loop->now)
