@@ -25,10 +25,10 @@
 // CONTENTS (search for the mark)
 //
 //     >>doc  >>config  >>types  >>api                                   the front half: what you program against
-//     >>platform  >>text  >>log  >>memory  >>parser  >>frames           the back half, bottom-up:
-//     >>queue  >>pool  >>state  >>router  >>timers  >>output  >>loop    a room calls only rooms above it
-//     >>request  >>conn  >>emit  >>response  >>content  >>session
-//     >>dispatch  >>reactor  >>server  >>public
+//     >>platform  >>text  >>log  >>memory  >>coding  >>parser           the back half, bottom-up: a room
+//     >>frames  >>queue  >>pool  >>state  >>router  >>timers            calls only rooms above it
+//     >>output  >>loop  >>request  >>conn  >>emit  >>response
+//     >>content  >>session  >>dispatch  >>reactor  >>server  >>public
 //
 // BUILD
 //
@@ -74,7 +74,7 @@
 //          other or themselves; chunks, chunk extensions or trailers malformed or too long; a path above the root
 //     408  head or body not in time, too slow    413  body larger than the route allows (before it is read)
 //     414  request target too long               431  head too large or with too many fields (never truncated)
-//     415  media type that the route does not take
+//     415  media type, or coding, that the route does not take
 //     417  unknown expectation                   501  unknown method, unknown transfer coding
 //     503  queue full, too many connections, out of memory          505  a major version other than 1
 //
@@ -84,6 +84,18 @@
 //
 //     Each refusal has a log item and a counter with the same name, see HTTPSRV_LOG_ITEMS.
 //
+// COMPRESSION
+//
+//     With HTTPSRV_ZLIB an answer to a client of HTTP/1.1 that takes gzip (RFC 9110 section 12.5.3) is compressed, unless
+//     it is short, of another type than those listed, has no body, has a Content-Encoding or Content-Range already, says
+//     "Cache-Control: no-transform", is 206, or the route says so. What depends on the client's wish has
+//     "Vary: Accept-Encoding"; a strong ETag of what is compressed becomes a weak one. A body that does not get smaller,
+//     or for which there is no memory, goes as it is. Large answers of reactors are compressed by a worker. In an answer
+//     in pieces each httpsrv_write is flushed, so that the client can read it: pieces of some KB compress better than
+//     lines. Files, assets and server-sent events are left alone: the first two have compressed siblings.
+//     What comes in is decoded where a route says gunzip: coded bytes that are damaged, cut or followed by something else
+//     get 400, codings that are not gzip 415 with Accept-Encoding, and more than max_body 413.
+//
 // LIMITS
 //
 //     Every size, count and time is bounded, by configuration where it matters: see httpsrv_config.
@@ -92,7 +104,7 @@
 //
 //     0.1.0  parser, reactors, pools, router, inline and pool handlers, drain, limits by address and speed, answering later,
 //            acceptors, Unix sockets, bodies in pieces, forms, cookies, server-sent events,
-//            files, assets, filters
+//            files, assets, filters, compression
 
 #ifndef HTTPSRV_H
 #define HTTPSRV_H
@@ -169,6 +181,7 @@
 #define HTTPSRV_CACHE_LINE 64 // bytes kept between data that different threads write
 #endif
 
+// HTTPSRV_ZLIB, where the implementation is, compresses answers and decodes bodies with zlib: link with -lz.
 // HTTPSRV_NO_REGEX leaves out routes by regular expression, the only use of <regex.h>.
 // HTTPSRV_NO_SIMD makes the parser scan eight bytes at a time in plain C, whatever vectors the compiler's flags allow. By
 // default it takes the widest of SSE2, SSSE3 (which -msse4.2 implies), AVX2 or NEON: build with -march=native where you can.
@@ -364,6 +377,8 @@ typedef enum httpsrv_log_level {
     X(HEAD_TOO_LARGE, INFO, "head too large or with too many fields")                   \
     X(BODY_TOO_LARGE, INFO, "body too large")                                           \
     X(UNKNOWN_TYPE, INFO, "media type of the body not taken")                           \
+    X(UNKNOWN_CONTENT, INFO, "content coding of the body not taken")                    \
+    X(BAD_CONTENT, INFO, "body not in the coding it says")                              \
     X(FILE_SHRUNK, WARNING, "file became shorter while it was sent")                    \
     X(UNKNOWN_METHOD, INFO, "unknown method")                                           \
     X(NOT_FOUND, DEBUG, "no route for this path")                                       \
@@ -470,6 +485,14 @@ typedef struct httpsrv_config {
         keep_alive_header; // say "Keep-Alive: timeout=, max=" (seconds, requests left) where the connection persists [no]
     const char *server_name; // value of the Server field ["httpsrv"]; "" sends none
     struct {
+        int level;        // 1 (fast) to 9 (small) [5; off]
+        int min_size;     // bytes of a body from which on it is compressed [1024]
+        int large;        // bytes of a body from which on a worker compresses what a reactor answers [65536; off: none]
+        const char *pool; // that worker's ["default"]
+        const char *types; // media types, by commas: "text/html", "text/*", "*+json" [text, JSON, XML, JavaScript,
+                           // WebAssembly and SVG]
+    } compress;            // of answers to clients that take gzip; with HTTPSRV_ZLIB, else all of it has to be zero
+    struct {
         httpsrv_realloc fn; // [realloc and free]
         void *user;
     } allocator;
@@ -558,6 +581,11 @@ typedef struct httpsrv_route_config {
     int64_t max_body;          // bytes, decoded [max.body of the server]; negative: unlimited; HTTPSRV_ZERO: no body
     httpsrv_overload overload; // of the pool
     int timeout_ms;            // for the answer [timeout_ms.handler of the server; off]
+    bool
+        uncompressed; // its answers are never compressed: with a secret and text of the client's in one answer, its size
+                      // tells (BREACH) [no]
+    bool gunzip; // bodies in gzip are decoded, and max_body is of the decoded bytes, too; those in another coding get
+                 // 415. With HTTPSRV_ZLIB [no: bodies come as they are]
 } httpsrv_route_config;
 
 // A whole answer. type and fields are copied; the body too, unless release is set: then it is borrowed, without a copy,
@@ -1127,6 +1155,9 @@ HTTPSRV_API bool httpsrv_parse_done(const httpsrv_parser *parser);
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
+#ifdef HTTPSRV_ZLIB
+#include <zlib.h>
+#endif
 
 #define HSRV_LITTLE_ENDIAN (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__)
 
@@ -2384,6 +2415,27 @@ static httpsrv_str hsrv_text_phrase(int status) {
 #undef HSRV_PHRASE
 }
 
+// ---- media types ----
+
+// A media type without its parameters.
+static httpsrv_str hsrv_text_bare_type(httpsrv_str type) {
+    const char *semicolon = type.len > 0 ? (const char *)memchr(type.ptr, ';', type.len) : NULL;
+    if (semicolon) type.len = (size_t)(semicolon - type.ptr);
+    return hsrv_text_trim(type);
+}
+
+// Whether a bare media type is within a range: "type/subtype", "type/*", "*/*" of RFC 9110 section 12.5.1; or "*+suffix".
+static bool hsrv_text_type_fits(httpsrv_str type, httpsrv_str range) {
+    if (hsrv_text_equal(range, hsrv_text_of("*/*"))) return true;
+    if (range.len < 2) return false;
+    const bool suffix = range.ptr[0] == '*', prefix = range.ptr[range.len - 1] == '*';
+    if (!suffix && !prefix) return hsrv_text_equal_nocase(type, range);
+    const httpsrv_str part = hsrv_text_view(range.ptr + (suffix ? 1 : 0), range.len - 1);
+    if (type.len <= part.len) return false;
+    const char *at = suffix ? type.ptr + type.len - part.len : type.ptr;
+    return hsrv_text_equal_nocase(hsrv_text_view(at, part.len), part);
+}
+
 // ===========================================================================================
 // >>log       Texts of results and log items.    owns: nothing    thread: any    uses: >>platform
 // ===========================================================================================
@@ -2706,6 +2758,253 @@ static void hsrv_memory_slab_free(hsrv_slab *slab) {
     hsrv_memory_give(slab->memory, slab->chunks, slab->num_chunks * sizeof(hsrv_chunk));
     slab->chunks = NULL;
 }
+
+// ===========================================================================================
+// >>coding    Content codings: gzip.    owns: a coder's state    thread: whoever holds the coder    uses: >>memory
+// ===========================================================================================
+
+#define HSRV_DECODED_PIECE 16384u // bytes of a decoded body that are handed on at once
+
+// Compresses a body in pieces.
+typedef struct hsrv_deflater {
+    hsrv_memory *memory;
+    hsrv_buffer out; // compressed and not passed on yet
+    bool ended;
+#ifdef HTTPSRV_ZLIB
+    z_stream z;
+#endif
+} hsrv_deflater;
+
+// Decodes a body in pieces.
+typedef struct hsrv_inflater {
+    hsrv_memory *memory;
+    hsrv_buffer held; // bytes that were received and not decoded yet, from `used` on
+    size_t used;
+    int64_t total, most; // decoded bytes so far, and how many there may be; negative: any number
+    bool inside;         // a member has begun and has not ended
+    bool more;           // there may be more output of what was put in
+#ifdef HTTPSRV_ZLIB
+    z_stream z;
+#endif
+    char piece[HSRV_DECODED_PIECE];
+} hsrv_inflater;
+
+typedef enum hsrv_coded {
+    HSRV_CODED_OK,
+    HSRV_CODED_BAD,  // not what it says
+    HSRV_CODED_OVER, // too many bytes
+    HSRV_CODED_NOMEM
+} hsrv_coded;
+
+// What was compressed so far is passed on. A large buffer is not kept.
+static void hsrv_coding_passed(hsrv_deflater *coder) {
+    coder->out.len = 0;
+    if (coder->out.cap > HTTPSRV_READ_BUFFER) hsrv_memory_buffer_free(coder->memory, &coder->out);
+}
+
+// Takes received bytes. False when out of memory.
+static bool hsrv_coding_hold(hsrv_inflater *coder, httpsrv_str bytes) {
+    if (coder->used == coder->held.len) coder->held.len = coder->used = 0;
+    return hsrv_memory_buffer_append(coder->memory, &coder->held, bytes.ptr, bytes.len);
+}
+
+// Whether nothing comes out unless something is put in.
+static bool hsrv_coding_is_dry(const hsrv_inflater *coder) {
+    return coder->used == coder->held.len && !coder->more;
+}
+
+// Whether what was received is a complete body. Without a single byte it is an empty one.
+static bool hsrv_coding_is_complete(const hsrv_inflater *coder) {
+    return hsrv_coding_is_dry(coder) && !coder->inside;
+}
+
+#ifdef HTTPSRV_ZLIB
+
+#define HSRV_CODES      true
+#define HSRV_GZIP       16         // added to the bits of a window
+#define HSRV_CODER_HEAD 16u        // bytes before a block of zlib's: its size, and then aligned again
+#define HSRV_CODER_MOST (1u << 30) // bytes that zlib is given at once, which counts in unsigned
+
+static void *hsrv_coding_take(void *user, unsigned items, unsigned size) {
+    const uint64_t total = (uint64_t)items * size + HSRV_CODER_HEAD;
+    if (total > (uint64_t)PTRDIFF_MAX) return Z_NULL;
+    const size_t block_size = (size_t)total;
+    char *block = (char *)hsrv_memory_take((hsrv_memory *)user, block_size);
+    if (!block) return Z_NULL;
+    memcpy(block, &block_size, sizeof block_size);
+    return block + HSRV_CODER_HEAD;
+}
+
+static void hsrv_coding_give(void *user, void *address) {
+    char *block = (char *)address - HSRV_CODER_HEAD;
+    size_t block_size;
+    memcpy(&block_size, block, sizeof block_size);
+    hsrv_memory_give((hsrv_memory *)user, block, block_size);
+}
+
+static void hsrv_coding_init(z_stream *z, hsrv_memory *memory) {
+    memset(z, 0, sizeof *z);
+    z->zalloc = hsrv_coding_take;
+    z->zfree = hsrv_coding_give;
+    z->opaque = memory;
+}
+
+static unsigned hsrv_coding_step_of(size_t len) {
+    return len < HSRV_CODER_MOST ? (unsigned)len : HSRV_CODER_MOST;
+}
+
+// A window of the size of the body is enough, and takes less memory: 256 KB are for 32 KB and more.
+static bool hsrv_coding_init_deflate(z_stream *z, hsrv_memory *memory, int level, size_t size) {
+    int bits = 9;
+    while (bits < 15 && (size_t)1 << bits < size) {
+        bits++;
+    }
+    hsrv_coding_init(z, memory);
+    return deflateInit2(z, level, Z_DEFLATED, bits + HSRV_GZIP, bits - 7, Z_DEFAULT_STRATEGY) == Z_OK;
+}
+
+// Compresses a whole body into room for `size` bytes. How many it takes; 0 if it takes more, or memory ran out.
+static size_t hsrv_coding_compress(hsrv_memory *memory, int level, httpsrv_str body, char *out, size_t size) {
+    z_stream z;
+    if (!hsrv_coding_init_deflate(&z, memory, level, body.len)) return 0;
+    size_t in_left = body.len, out_left = size;
+    int state = Z_OK;
+    z.next_in = (unsigned char *)(uintptr_t)body.ptr;
+    z.next_out = (unsigned char *)out;
+    while (state == Z_OK && out_left > 0) {
+        const unsigned in_step = hsrv_coding_step_of(in_left), out_step = hsrv_coding_step_of(out_left);
+        z.avail_in = in_step;
+        z.avail_out = out_step;
+        state = deflate(&z, in_step == in_left ? Z_FINISH : Z_NO_FLUSH);
+        in_left -= in_step - z.avail_in;
+        out_left -= out_step - z.avail_out;
+    }
+    deflateEnd(&z);
+    return state == Z_STREAM_END ? size - out_left : 0;
+}
+
+static hsrv_deflater *hsrv_coding_new_deflater(hsrv_memory *memory, int level) {
+    hsrv_deflater *coder = (hsrv_deflater *)hsrv_memory_take_zeroed(memory, sizeof *coder);
+    if (!coder) return NULL;
+    coder->memory = memory;
+    if (hsrv_coding_init_deflate(&coder->z, memory, level, SIZE_MAX)) return coder;
+    hsrv_memory_give(memory, coder, sizeof *coder);
+    return NULL;
+}
+
+static void hsrv_coding_free_deflater(hsrv_deflater *coder) {
+    deflateEnd(&coder->z);
+    hsrv_memory_buffer_free(coder->memory, &coder->out);
+    hsrv_memory_give(coder->memory, coder, sizeof *coder);
+}
+
+static void hsrv_coding_deflate_step(hsrv_deflater *coder, unsigned len, int flush) {
+    hsrv_buffer *out = &coder->out;
+    coder->z.avail_in = len;
+    do {
+        const unsigned room = hsrv_coding_step_of(out->cap - out->len);
+        coder->z.next_out = (unsigned char *)out->ptr + out->len;
+        coder->z.avail_out = room;
+        deflate(&coder->z, flush);
+        out->len += room - coder->z.avail_out;
+    } while (coder->z.avail_out == 0);
+}
+
+// Appends bytes to coder->out so that all of them can be decoded; with `last`, the end as well. False when out of memory:
+// then nothing has happened. There is room from the start for all that can come: bytes that do not get smaller are stored,
+// with 5 more for each block of at least 1 KB, and a flush adds a few.
+static bool hsrv_coding_deflate(hsrv_deflater *coder, httpsrv_str bytes, bool last) {
+    if (bytes.len > (size_t)PTRDIFF_MAX / 4) return false;
+    if (!hsrv_memory_buffer_reserve(coder->memory, &coder->out, bytes.len + bytes.len / 64 + 1024)) return false;
+    coder->z.next_in = (unsigned char *)(uintptr_t)bytes.ptr;
+    for (; bytes.len > HSRV_CODER_MOST; bytes.len -= HSRV_CODER_MOST) {
+        hsrv_coding_deflate_step(coder, HSRV_CODER_MOST, Z_NO_FLUSH);
+    }
+    hsrv_coding_deflate_step(coder, (unsigned)bytes.len, last ? Z_FINISH : Z_SYNC_FLUSH);
+    coder->ended = last;
+    return true;
+}
+
+static hsrv_inflater *hsrv_coding_new_inflater(hsrv_memory *memory, int64_t most) {
+    hsrv_inflater *coder = (hsrv_inflater *)hsrv_memory_take(memory, sizeof *coder);
+    if (!coder) return NULL;
+    memset(coder, 0, offsetof(hsrv_inflater, piece));
+    coder->memory = memory;
+    coder->most = most;
+    hsrv_coding_init(&coder->z, memory);
+    if (inflateInit2(&coder->z, 15 + HSRV_GZIP) == Z_OK) return coder;
+    hsrv_memory_give(memory, coder, sizeof *coder);
+    return NULL;
+}
+
+static void hsrv_coding_free_inflater(hsrv_inflater *coder) {
+    inflateEnd(&coder->z);
+    hsrv_memory_buffer_free(coder->memory, &coder->held);
+    hsrv_memory_give(coder->memory, coder, sizeof *coder);
+}
+
+static hsrv_coded hsrv_coding_judge(const hsrv_inflater *coder, int state) {
+    if (state == Z_MEM_ERROR) return HSRV_CODED_NOMEM;
+    if (state != Z_OK && state != Z_STREAM_END && state != Z_BUF_ERROR) return HSRV_CODED_BAD;
+    return coder->most >= 0 && coder->total > coder->most ? HSRV_CODED_OVER : HSRV_CODED_OK;
+}
+
+// Decodes a step of what is held, which is not dry, into coder->piece; n says how many bytes. A body may consist of several
+// members, one after the other: RFC 1952 section 2.2.
+static hsrv_coded hsrv_coding_inflate(hsrv_inflater *coder, size_t *n) {
+    const unsigned step = hsrv_coding_step_of(coder->held.len - coder->used);
+    if (!coder->inside) inflateReset(&coder->z);
+    coder->z.next_in = (unsigned char *)coder->held.ptr + coder->used;
+    coder->z.avail_in = step;
+    coder->z.next_out = (unsigned char *)coder->piece;
+    coder->z.avail_out = HSRV_DECODED_PIECE;
+    const int state = inflate(&coder->z, Z_NO_FLUSH);
+    coder->used += step - coder->z.avail_in;
+    *n = HSRV_DECODED_PIECE - coder->z.avail_out;
+    coder->total += (int64_t)*n;
+    coder->inside = state != Z_STREAM_END;
+    coder->more = coder->inside && coder->z.avail_out == 0;
+    return hsrv_coding_judge(coder, state);
+}
+
+#else // no configuration leads here
+
+#define HSRV_CODES false
+
+static size_t hsrv_coding_compress(hsrv_memory *memory, int level, httpsrv_str body, char *out, size_t size) {
+    (void)memory, (void)level, (void)body, (void)out, (void)size;
+    return 0;
+}
+
+static hsrv_deflater *hsrv_coding_new_deflater(hsrv_memory *memory, int level) {
+    (void)memory, (void)level;
+    return NULL;
+}
+
+static void hsrv_coding_free_deflater(hsrv_deflater *coder) {
+    (void)coder;
+}
+
+static bool hsrv_coding_deflate(hsrv_deflater *coder, httpsrv_str bytes, bool last) {
+    (void)coder, (void)bytes, (void)last;
+    return false;
+}
+
+static hsrv_inflater *hsrv_coding_new_inflater(hsrv_memory *memory, int64_t most) {
+    (void)memory, (void)most;
+    return NULL;
+}
+
+static void hsrv_coding_free_inflater(hsrv_inflater *coder) {
+    (void)coder;
+}
+
+static hsrv_coded hsrv_coding_inflate(hsrv_inflater *coder, size_t *n) {
+    (void)coder, (void)n;
+    return HSRV_CODED_BAD;
+}
+
+#endif
 
 // ===========================================================================================
 // >>parser    Request head, body, trailers.    owns: nothing    thread: pure    uses: >>text
@@ -4520,6 +4819,7 @@ typedef struct hsrv_route {
     httpsrv_media media[HTTPSRV_MAX_MEDIA]; // types are owned
     int num_media;
     httpsrv_overload overload;
+    bool uncompressed, gunzip;
     int64_t max_body; // as configured, set to bytes or -1 for unlimited at listen
     int timeout_ms;   // likewise, -1: off
     int num_params;
@@ -4594,6 +4894,8 @@ typedef struct hsrv_answer {
     hsrv_header *headers, **headers_end;
     bool own_server, own_date, own_type; // among the headers
     bool close;                          // the handler wants the connection to end
+    bool coded;                          // the body goes in gzip
+    bool varies;                         // with what the client takes, which has to be said
     void (*release)(void *arg);          // the body is borrowed until then
     void *release_arg;
     struct hsrv_segment *parts; // of a body in segments; owned
@@ -4740,11 +5042,13 @@ typedef struct hsrv_put {
 // word, the loop tells a worker that waits by the futex.
 typedef struct hsrv_stream {
     // the holder's
-    bool used;    // anything of this is
-    bool silent;  // the body stays behind: HEAD, 204, 205, 304
-    bool asked;   // httpsrv_read was called
-    int64_t left; // to be written of a declared length
-    size_t burst; // bytes written in this call-back
+    bool used;               // anything of this is
+    bool silent;             // the body stays behind: HEAD, 204, 205, 304
+    bool asked;              // httpsrv_read was called
+    bool declared;           // the length is
+    int64_t left;            // to be written of it
+    hsrv_deflater *deflater; // of what is written; owned
+    size_t burst;            // bytes written in this call-back
     hsrv_header *trailers, **trailers_end;
     httpsrv_handler on_drain;
     void *drain_user;
@@ -4802,10 +5106,12 @@ struct httpsrv_req {
     httpsrv_str params[HTTPSRV_MAX_PARAMS]; // decoded
     httpsrv_str body;
     hsrv_buffer body_buffer; // where the body is gathered if it does not come with the head
+    hsrv_inflater *inflater; // that decodes it; owned
     hsrv_arena arena;
     hsrv_answer answer;
     hsrv_answer_state answered;
     bool answered_twice; // somebody tried
+    bool as_is;          // the answer is not to be compressed
     bool shared;         // its place is open: an answer has to claim it
     bool deferred;       // httpsrv_defer was called
     httpsrv_fn gone_fn;  // read by the loop once HSRV_GONE_WATCHED is set
@@ -5169,6 +5475,8 @@ struct httpsrv {
     hsrv_route no_route; // what requests have that no route takes
     struct hsrv_rate_table *rates;
     struct hsrv_mount *mounts;
+    char *compress_types, *packer_name;
+    hsrv_pool *packer; // compresses large answers of reactors; NULL: they do
     hsrv_address addresses[HTTPSRV_MAX_LISTENERS];
     int num_addresses;
     hsrv_loop **loops;
@@ -6395,7 +6703,7 @@ static void hsrv_loop_give_request(hsrv_loop *loop, httpsrv_req *req) {
 
 // ===========================================================================================
 // >>request   Arena lifetime, views, decoded parts.    owns: the request's memory    thread: holder
-//             uses: >>loop
+//             uses: >>coding >>frames >>loop
 // ===========================================================================================
 
 // The holder is the thread whose handler runs; a debug build checks that nobody else touches the request.
@@ -6619,6 +6927,7 @@ static void hsrv_request_release_stream(httpsrv_req *req) {
     hsrv_output_drop_list(memory, s->reading);
     hsrv_output_drop_list(memory, s->in);
     hsrv_output_drop_list(memory, s->out);
+    if (s->deflater) hsrv_coding_free_deflater(s->deflater);
     memset(s, 0, sizeof *s);
 }
 
@@ -6817,6 +7126,7 @@ static void hsrv_request_release(hsrv_loop *loop, httpsrv_req *req) {
     if (req->answer.parts) hsrv_output_drop_list(&req->srv->memory, req->answer.parts);
     if (req->arena.blocks) hsrv_memory_arena_free(&req->arena);
     if (req->body_buffer.ptr) hsrv_memory_buffer_free(req->arena.memory, &req->body_buffer);
+    if (HSRV_CODES && req->inflater) hsrv_coding_free_inflater(req->inflater);
     char *memory = (char *)req + loop->request_size - HTTPSRV_REQUEST_MEMORY;
     hsrv_memory_arena_init(&req->arena, req->arena.memory, memory, HTTPSRV_REQUEST_MEMORY);
     req->conn = NULL;
@@ -6832,6 +7142,8 @@ static void hsrv_request_release(hsrv_loop *loop, httpsrv_req *req) {
     req->num_params = 0;
     req->answered = HSRV_ANSWER_NONE;
     req->answered_twice = false;
+    req->as_is = false;
+    req->inflater = NULL;
     req->leaves_buffer = false;
     memset(&req->answer, 0, sizeof req->answer);
     req->answer.headers_end = &req->answer.headers;
@@ -6887,6 +7199,17 @@ static httpsrv_str hsrv_request_decode(httpsrv_req *req, httpsrv_str s, bool plu
     char *out = (char *)hsrv_memory_arena_take(&req->arena, s.len);
     if (!out) return hsrv_text_absent();
     return hsrv_text_view(out, hsrv_text_decode(out, s, plus));
+}
+
+// How much a client likes a coding: thousandths, 0: not at all. What it says of all others does not count for identity.
+static int hsrv_request_weight(const httpsrv_req *req, const char *coding) {
+    int own = -1, any = 0;
+    for (int i = 0; i < req->head.num_fields; i++) {
+        if (!hsrv_text_equal_nocase(req->head.fields[i].name, hsrv_text_of("accept-encoding"))) continue;
+        hsrv_frames_read_weights(req->head.fields[i].value, hsrv_text_of(coding), &own, &any);
+    }
+    if (own >= 0) return own;
+    return strcmp(coding, "identity") == 0 ? 0 : any;
 }
 
 // Works out path and plain from the target. OK; SYNTAX for a path that leads above the root or holds a NUL; NOMEM.
@@ -7461,6 +7784,7 @@ static hsrv_event hsrv_conn_parse_head(hsrv_loop *loop, hsrv_conn *c) {
 static bool hsrv_conn_body_in_window(hsrv_loop *loop, hsrv_conn *c) {
     httpsrv_req *req = c->req;
     if (req->head.chunked || (uint64_t)req->head.content_length > loop->window_len) return false;
+    if (HSRV_CODES && req->inflater) return false;
     const ptrdiff_t n = hsrv_parser_body(&req->parser, loop->window, loop->window_len, &req->body);
     hsrv_conn_use(loop, c, (size_t)n);
     return true;
@@ -7476,6 +7800,27 @@ static hsrv_event hsrv_conn_parse_trailers(hsrv_loop *loop, hsrv_conn *c) {
     return HSRV_EVENT_SERVE;
 }
 
+static hsrv_event hsrv_conn_coding_fault(httpsrv_req *req, hsrv_coded coded) {
+    if (coded == HSRV_CODED_NOMEM) return HSRV_EVENT_NOMEM;
+    if (coded == HSRV_CODED_OVER) return HSRV_EVENT_OVER;
+    req->parser.status = 400;
+    req->parser.item = HTTPSRV_LOG_BAD_CONTENT;
+    return HSRV_EVENT_BAD;
+}
+
+// Decodes a piece into the request's buffer. What is over the limit is noticed within one step.
+static hsrv_event hsrv_conn_decode_body(hsrv_loop *loop, httpsrv_req *req, httpsrv_str piece) {
+    hsrv_inflater *coder = req->inflater;
+    if (!hsrv_coding_hold(coder, piece)) return HSRV_EVENT_NOMEM;
+    while (!hsrv_coding_is_dry(coder)) {
+        size_t n;
+        const hsrv_coded coded = hsrv_coding_inflate(coder, &n);
+        if (coded != HSRV_CODED_OK) return hsrv_conn_coding_fault(req, coded);
+        if (!hsrv_memory_buffer_append(&loop->srv->memory, &req->body_buffer, coder->piece, n)) return HSRV_EVENT_NOMEM;
+    }
+    return HSRV_EVENT_SERVE;
+}
+
 static hsrv_event hsrv_conn_parse_body(hsrv_loop *loop, hsrv_conn *c) {
     httpsrv_req *req = c->req;
     while (loop->window_len > 0 && req->parser.phase == HTTPSRV_PHASE_BODY) {
@@ -7486,6 +7831,9 @@ static hsrv_event hsrv_conn_parse_body(hsrv_loop *loop, hsrv_conn *c) {
         if (c->state == HSRV_CONN_DISCARD) {
             c->discarded += (uint32_t)n;
             if (c->discarded > HSRV_MAX_DISCARD) return HSRV_EVENT_OVER;
+        } else if (HSRV_CODES && req->inflater) {
+            const hsrv_event event = hsrv_conn_decode_body(loop, req, piece);
+            if (event != HSRV_EVENT_SERVE) return event;
         } else if (!hsrv_memory_buffer_append(&loop->srv->memory, &req->body_buffer, piece.ptr, piece.len)) {
             return HSRV_EVENT_NOMEM;
         }
@@ -7494,7 +7842,9 @@ static hsrv_event hsrv_conn_parse_body(hsrv_loop *loop, hsrv_conn *c) {
         const hsrv_event event = hsrv_conn_parse_trailers(loop, c);
         if (event != HSRV_EVENT_SERVE) return event;
     }
-    return req->parser.phase == HTTPSRV_PHASE_DONE ? HSRV_EVENT_BODY : HSRV_EVENT_SERVE;
+    if (req->parser.phase != HTTPSRV_PHASE_DONE) return HSRV_EVENT_SERVE;
+    const bool cut = HSRV_CODES && req->inflater && !hsrv_coding_is_complete(req->inflater);
+    return cut && c->state == HSRV_CONN_BODY ? hsrv_conn_coding_fault(req, HSRV_CODED_BAD) : HSRV_EVENT_BODY;
 }
 
 // ---- bodies in pieces ----
@@ -7508,20 +7858,55 @@ static bool hsrv_conn_ask_for_body(hsrv_conn *c) {
     return req->on_body ? s->here : !req->waiting && hsrv_request_ask_for_room(req);
 }
 
-// The next piece of the body, as far as one is here.
-static hsrv_event hsrv_conn_parse_piece(hsrv_loop *loop, hsrv_conn *c) {
+// Takes the next bytes of the body out of the window, if there are some.
+static hsrv_event hsrv_conn_take_piece(hsrv_loop *loop, hsrv_conn *c) {
     httpsrv_req *req = c->req;
-    loop->piece = hsrv_text_view("", 0);
     while (loop->window_len > 0 && req->parser.phase == HTTPSRV_PHASE_BODY && loop->piece.len == 0) {
         const ptrdiff_t n = hsrv_parser_body(&req->parser, loop->window, loop->window_len, &loop->piece);
         if (n < 0) return HSRV_EVENT_BAD;
         hsrv_conn_use(loop, c, (size_t)n);
     }
+    return HSRV_EVENT_SERVE;
+}
+
+// The same decoded. What is held comes before more is taken.
+static hsrv_event hsrv_conn_take_coded_piece(hsrv_loop *loop, hsrv_conn *c) {
+    hsrv_inflater *coder = c->req->inflater;
+    size_t n = 0;
+    while (n == 0) {
+        if (hsrv_coding_is_dry(coder)) {
+            loop->piece.len = 0;
+            const hsrv_event event = hsrv_conn_take_piece(loop, c);
+            if (event != HSRV_EVENT_SERVE || loop->piece.len == 0) return event;
+            if (!hsrv_coding_hold(coder, loop->piece)) return HSRV_EVENT_NOMEM;
+        }
+        const hsrv_coded coded = hsrv_coding_inflate(coder, &n);
+        if (coded != HSRV_CODED_OK) return hsrv_conn_coding_fault(c->req, coded);
+    }
+    loop->piece = hsrv_text_view(coder->piece, n);
+    return HSRV_EVENT_SERVE;
+}
+
+// Whether the last byte of the body was handed on. Whoever gets it must have no doubt.
+static bool hsrv_conn_is_body_over(const httpsrv_req *req) {
+    const bool over = req->parser.phase == HTTPSRV_PHASE_DONE;
+    return HSRV_CODES && req->inflater ? over && hsrv_coding_is_dry(req->inflater) : over;
+}
+
+// The next piece of the body, as far as one is here.
+static hsrv_event hsrv_conn_parse_piece(hsrv_loop *loop, hsrv_conn *c) {
+    httpsrv_req *req = c->req;
+    const bool decodes = HSRV_CODES && req->inflater;
+    loop->piece = hsrv_text_view("", 0);
+    const hsrv_event taken = decodes ? hsrv_conn_take_coded_piece(loop, c) : hsrv_conn_take_piece(loop, c);
+    if (taken != HSRV_EVENT_SERVE) return taken;
     if (loop->window_len > 0 && req->parser.phase == HTTPSRV_PHASE_TRAILERS) {
         const hsrv_event event = hsrv_conn_parse_trailers(loop, c);
         if (event != HSRV_EVENT_SERVE) return event;
     }
-    req->stream.body_over = req->parser.phase == HTTPSRV_PHASE_DONE;
+    req->stream.body_over = hsrv_conn_is_body_over(req);
+    if (req->stream.body_over && decodes && !hsrv_coding_is_complete(req->inflater))
+        return hsrv_conn_coding_fault(req, HSRV_CODED_BAD);
     return req->stream.body_over || loop->piece.len > 0 ? HSRV_EVENT_PIECE : HSRV_EVENT_SERVE;
 }
 
@@ -7736,7 +8121,7 @@ static inline bool hsrv_emit_has_body(int status, const hsrv_manner *how) {
 
 // Upper bound of the head's size; SIZE_MAX if it does not fit a size.
 static size_t hsrv_emit_head_size(const hsrv_loop *loop, const hsrv_answer *answer) {
-    size_t size = loop->status_block.len + 192 + answer->type.len;
+    size_t size = loop->status_block.len + 256 + answer->type.len;
     for (const hsrv_header *h = answer->headers; h; h = h->next) {
         if (h->name.len + h->value.len + 4 > SIZE_MAX / 2 - size) return SIZE_MAX;
         size += h->name.len + h->value.len + 4;
@@ -7807,8 +8192,15 @@ static char *hsrv_emit_head(char *out, const hsrv_loop *loop, const hsrv_answer 
     const bool replaced = answer->own_type && answer->type.ptr; // a type by argument wins over one set as a field
     for (const hsrv_header *h = answer->headers; h; h = h->next) {
         if (replaced && hsrv_text_equal_nocase(h->name, hsrv_text_of("content-type"))) continue;
-        out = hsrv_emit_field(out, h->name, h->value);
+        const bool weak = answer->coded && h->value.len > 0 && h->value.ptr[0] == '"';
+        if (weak && hsrv_text_equal_nocase(h->name, hsrv_text_of("etag"))) // the bytes are others now
+            out = HSRV_APPEND(hsrv_text_append(out, h->name), ": W/");
+        else
+            out = HSRV_APPEND(hsrv_text_append(out, h->name), ": ");
+        out = HSRV_APPEND(hsrv_text_append(out, h->value), "\r\n");
     }
+    if (answer->coded) out = HSRV_APPEND(out, "Content-Encoding: gzip\r\n");
+    if (answer->varies) out = HSRV_APPEND(out, "Vary: Accept-Encoding\r\n");
     if (has_length) out = hsrv_emit_framing(out, answer);
     if (how->close) out = HSRV_APPEND(out, "Connection: close\r\n");
     if (how->say_keep_alive) out = HSRV_APPEND(out, "Connection: keep-alive\r\n");
@@ -8191,6 +8583,7 @@ static httpsrv_result hsrv_response_stage(httpsrv_req *req, hsrv_answer *answer)
         }
     }
     req->answer = *answer;
+    answer->release = NULL; // the body is the request's now
     if (!answer->headers) req->answer.headers_end = &req->answer.headers;
     req->answered = HSRV_ANSWER_STAGED;
     return HTTPSRV_OK;
@@ -8202,12 +8595,139 @@ static bool hsrv_response_gone(const httpsrv_req *req) {
 }
 
 // The answer itself: bytes at once on the reactor, staged on a worker.
-static httpsrv_result hsrv_response_pass_on(httpsrv_req *req, hsrv_answer *answer) {
+static httpsrv_result hsrv_response_put(httpsrv_req *req, hsrv_answer *answer) {
     if (!req->inline_conn) return hsrv_response_stage(req, answer);
     const hsrv_manner how = hsrv_emit_manner(req->loop, req->inline_conn, req);
     const httpsrv_result result = hsrv_emit_answer(req->loop, req->inline_conn, answer, &how);
     if (result == HTTPSRV_OK) req->answered = HSRV_ANSWER_SENT;
     return result;
+}
+
+// ---- compression ----
+
+// Whether a list of media types, by commas, has that of an answer.
+static bool hsrv_response_lists_type(const char *list, httpsrv_str type) {
+    httpsrv_str rest = hsrv_text_of(list);
+    type = hsrv_text_bare_type(type);
+    while (type.len > 0 && rest.len > 0) {
+        const char *comma = (const char *)memchr(rest.ptr, ',', rest.len);
+        const size_t len = comma ? (size_t)(comma - rest.ptr) : rest.len;
+        if (hsrv_text_type_fits(type, hsrv_text_trim(hsrv_text_view(rest.ptr, len)))) return true;
+        rest = hsrv_text_view(rest.ptr + len + (comma ? 1 : 0), rest.len - len - (comma ? 1 : 0));
+    }
+    return false;
+}
+
+static httpsrv_str hsrv_response_type(const hsrv_answer *answer) {
+    httpsrv_str type = answer->type;
+    for (const hsrv_header *h = answer->headers; h && !type.ptr && answer->own_type; h = h->next) {
+        if (hsrv_text_equal_nocase(h->name, hsrv_text_of("content-type"))) type = h->value;
+    }
+    return type;
+}
+
+// Whether a list, by commas, has a word.
+static bool hsrv_response_lists(httpsrv_str list, const char *word) {
+    httpsrv_str element;
+    while (hsrv_frames_next_element(&list, &element)) {
+        if (hsrv_text_equal_nocase(hsrv_text_trim(element), hsrv_text_of(word))) return true;
+    }
+    return false;
+}
+
+// Whether fields say that the body must stay as it is: it is coded already, or a part, or it is said so.
+static bool hsrv_response_is_fixed(const hsrv_answer *answer) {
+    for (const hsrv_header *h = answer->headers; h; h = h->next) {
+        if (hsrv_text_equal_nocase(h->name, hsrv_text_of("content-encoding"))) return true;
+        if (hsrv_text_equal_nocase(h->name, hsrv_text_of("content-range"))) return true;
+        if (!hsrv_text_equal_nocase(h->name, hsrv_text_of("cache-control"))) continue;
+        if (hsrv_response_lists(h->value, "no-transform")) return true; // RFC 9111 section 5.2.2.6
+    }
+    return false;
+}
+
+static bool hsrv_response_says_vary(const hsrv_answer *answer) {
+    for (const hsrv_header *h = answer->headers; h; h = h->next) {
+        if (!hsrv_text_equal_nocase(h->name, hsrv_text_of("vary"))) continue;
+        if (hsrv_response_lists(h->value, "accept-encoding") || hsrv_response_lists(h->value, "*")) return true;
+    }
+    return false;
+}
+
+// Whether an answer whose body has that many bytes, negative: not known, is compressed for clients that want it.
+static bool hsrv_response_is_codable(const httpsrv_req *req, const hsrv_answer *answer, int64_t length) {
+    const httpsrv_config *config = &req->srv->config;
+    if (!HSRV_CODES || config->compress.level < 1 || (length >= 0 && length < config->compress.min_size)) return false;
+    if (req->as_is || (req->route && req->route->uncompressed) || req->stream.sends_events) return false;
+    if (!hsrv_emit_has_length(answer->status) || answer->status == 205 || answer->status == 206) return false;
+    return !hsrv_response_is_fixed(answer) &&
+           hsrv_response_lists_type(req->srv->compress_types, hsrv_response_type(answer));
+}
+
+static bool hsrv_response_takes_gzip(const httpsrv_req *req) {
+    if (req->head.version_minor == 0) return false;
+    const int liked = hsrv_request_weight(req, "gzip");
+    return liked > 0 && hsrv_request_weight(req, "identity") <= liked;
+}
+
+// Replaces a body by its compressed form, if that is smaller and there is memory. Its owner keeps what was there.
+static bool hsrv_response_compress(httpsrv_req *req, hsrv_answer *answer) {
+    hsrv_memory *memory = &req->srv->memory;
+    const httpsrv_str body = answer->body;
+    if (body.len > (size_t)PTRDIFF_MAX - sizeof(hsrv_parcel)) return false;
+    const size_t size = sizeof(hsrv_parcel) + body.len;
+    hsrv_parcel *parcel = (hsrv_parcel *)hsrv_memory_take(memory, size);
+    if (!parcel) return false;
+    const size_t len =
+        hsrv_coding_compress(memory, req->srv->config.compress.level, body, (char *)(parcel + 1), body.len - 1);
+    if (len == 0) {
+        hsrv_memory_give(memory, parcel, size);
+        return false;
+    }
+    hsrv_parcel *fitting = (hsrv_parcel *)hsrv_memory_resize(memory, parcel, size, sizeof(hsrv_parcel) + len);
+    if (fitting) parcel = fitting;
+    parcel->memory = memory;
+    parcel->size = fitting ? sizeof(hsrv_parcel) + len : size;
+    answer->body = hsrv_text_view((const char *)(parcel + 1), len);
+    answer->release = hsrv_response_release_parcel;
+    answer->release_arg = parcel;
+    answer->coded = true;
+    return true;
+}
+
+// Whether it takes too long for a reactor, and nothing stands in the way of a worker: the request is complete.
+static bool hsrv_response_is_for_packer(const httpsrv_req *req, const hsrv_answer *answer) {
+    const hsrv_conn *c = req->inline_conn;
+    if (!c || !req->srv->packer || answer->body.len < (size_t)req->srv->config.compress.large) return false;
+    return c->state == HSRV_CONN_BUSY && req->parser.phase == HTTPSRV_PHASE_DONE;
+}
+
+// An answer that would be compressed. A large one of a reactor's is staged, and compressed by a worker.
+static httpsrv_result hsrv_response_put_coded(httpsrv_req *req, hsrv_answer *answer) {
+    answer->varies = !hsrv_response_says_vary(answer);
+    if (!hsrv_response_takes_gzip(req)) return hsrv_response_put(req, answer);
+    if (hsrv_response_is_for_packer(req, answer) && hsrv_response_stage(req, answer) == HTTPSRV_OK) return HTTPSRV_OK;
+    hsrv_answer packed = *answer;
+    if (!hsrv_response_compress(req, &packed)) return hsrv_response_put(req, answer);
+    const httpsrv_result result = hsrv_response_put(req, &packed);
+    hsrv_emit_release(result == HTTPSRV_OK ? answer : &packed);
+    return result;
+}
+
+// What was staged for it. [worker]
+static void hsrv_response_pack_staged(httpsrv_req *req) {
+    hsrv_answer packed = req->answer;
+    if (!hsrv_response_compress(req, &packed)) return;
+    hsrv_emit_release(&req->answer);
+    req->answer = packed;
+}
+
+// A whole body is compressed here if it is to be: nowhere else do all answers pass. [holder]
+static httpsrv_result hsrv_response_pass_on(httpsrv_req *req, hsrv_answer *answer) {
+    if (HSRV_CODES && answer->framing == HSRV_FRAMING_WHOLE &&
+        hsrv_response_is_codable(req, answer, (int64_t)answer->body.len))
+        return hsrv_response_put_coded(req, answer);
+    return hsrv_response_put(req, answer);
 }
 
 // Claims the answer if others can give it too. False if that is too late. Before anything else: an answer that is noted in
@@ -8469,6 +8989,23 @@ static hsrv_framing hsrv_response_framing(const httpsrv_req *req, int64_t length
     return req->head.version_minor > 0 ? HSRV_FRAMING_CHUNKED : HSRV_FRAMING_CLOSE;
 }
 
+// Sets up an answer in pieces: out of memory, it is not compressed.
+static void hsrv_response_frame(httpsrv_req *req, hsrv_answer *answer, int64_t length) {
+    hsrv_stream *s = &req->stream;
+    answer->framing = hsrv_response_framing(req, length);
+    answer->length = length < 0 ? 0 : length;
+    s->declared = length >= 0;
+    if (!hsrv_response_is_codable(req, answer, length)) return;
+    answer->varies = !hsrv_response_says_vary(answer);
+    if (!hsrv_response_takes_gzip(req)) return;
+    const bool silent = req->head.method_id == HTTPSRV_METHOD_HEAD; // and all the same but for the body
+    if (!silent) s->deflater = hsrv_coding_new_deflater(&req->srv->memory, req->srv->config.compress.level);
+    if (!silent && !s->deflater) return;
+    s->used = true;
+    answer->coded = true;
+    answer->framing = HSRV_FRAMING_CHUNKED;
+}
+
 // On a worker the head waits in the request until the loop is told, and is not touched any more.
 static httpsrv_result hsrv_response_stage_begin(httpsrv_req *req, hsrv_answer *answer) {
     const bool has_type = answer->type.ptr != NULL;
@@ -8521,10 +9058,12 @@ static httpsrv_result hsrv_response_begin(httpsrv_req *req, int status, const ch
     }
     hsrv_answer answer;
     hsrv_response_describe(req, &given, &answer);
-    answer.framing = hsrv_response_framing(req, length);
-    answer.length = length < 0 ? 0 : length;
+    hsrv_response_frame(req, &answer, length);
     const httpsrv_result result = hsrv_response_start(req, &answer);
-    if (result != HTTPSRV_OK && req->shared) hsrv_request_unclaim(req);
+    if (result == HTTPSRV_OK) return result;
+    if (req->stream.deflater) hsrv_coding_free_deflater(req->stream.deflater);
+    req->stream.deflater = NULL;
+    if (req->shared) hsrv_request_unclaim(req);
     return result;
 }
 
@@ -8557,25 +9096,46 @@ static bool hsrv_response_is_full(const httpsrv_req *req) {
     return __atomic_load_n(&s->out_queued, __ATOMIC_RELAXED) >= (size_t)req->srv->config.write_mark.high;
 }
 
+static httpsrv_result hsrv_response_send_piece(httpsrv_req *req, httpsrv_str bytes) {
+    return req->inline_conn ? hsrv_emit_piece(req->loop, req->inline_conn, bytes)
+                            : hsrv_response_pass_piece(req, bytes);
+}
+
+// Sends what is compressed and has not gone out yet.
+static httpsrv_result hsrv_response_send_coded(httpsrv_req *req) {
+    hsrv_deflater *coder = req->stream.deflater;
+    if (coder->out.len == 0) return HTTPSRV_OK;
+    const httpsrv_result result = hsrv_response_send_piece(req, hsrv_text_view(coder->out.ptr, coder->out.len));
+    if (result == HTTPSRV_OK) hsrv_coding_passed(coder);
+    return result;
+}
+
+// Compresses first. What is compressed is taken: if it cannot go out right now, it goes before the next.
+static httpsrv_result hsrv_response_code_piece(httpsrv_req *req, httpsrv_str bytes, bool last) {
+    hsrv_deflater *coder = req->stream.deflater;
+    const httpsrv_result result = hsrv_response_send_coded(req);
+    if (result != HTTPSRV_OK || coder->ended) return result;
+    if (!hsrv_coding_deflate(coder, bytes, last)) return HTTPSRV_NOMEM;
+    const httpsrv_result sent = hsrv_response_send_coded(req);
+    return last ? sent : HTTPSRV_OK;
+}
+
 static httpsrv_result hsrv_response_write(httpsrv_req *req, httpsrv_str bytes) {
     hsrv_stream *s = &req->stream;
     if (req->answered != HSRV_ANSWER_BEGUN) return HTTPSRV_STATE;
     if (hsrv_response_gone(req)) return HTTPSRV_GONE;
     if (bytes.len == 0) return HTTPSRV_OK;
     if (!bytes.ptr) return HTTPSRV_ARG;
-    const bool declared = req->answer.framing == HSRV_FRAMING_LENGTH;
-    if (declared && bytes.len > (uint64_t)s->left) {
+    if (s->declared && bytes.len > (uint64_t)s->left) {
         hsrv_response_break_off(req);
         return HTTPSRV_TOOBIG;
     }
     if (hsrv_response_is_full(req)) return HTTPSRV_FULL;
     httpsrv_result result = HTTPSRV_OK;
-    if (!s->silent) {
-        result = req->inline_conn ? hsrv_emit_piece(req->loop, req->inline_conn, bytes)
-                                  : hsrv_response_pass_piece(req, bytes);
-    }
+    if (!s->silent)
+        result = s->deflater ? hsrv_response_code_piece(req, bytes, false) : hsrv_response_send_piece(req, bytes);
     if (result != HTTPSRV_OK) return result;
-    if (declared) s->left -= (int64_t)bytes.len;
+    if (s->declared) s->left -= (int64_t)bytes.len;
     s->burst += bytes.len;
     if (req->inline_conn) s->written = true;
     return HTTPSRV_OK;
@@ -8617,9 +9177,13 @@ static httpsrv_result hsrv_response_end(httpsrv_req *req) {
     hsrv_stream *s = &req->stream;
     if (req->answered != HSRV_ANSWER_BEGUN) return HTTPSRV_STATE;
     if (hsrv_response_gone(req)) return HTTPSRV_GONE;
-    if (req->answer.framing == HSRV_FRAMING_LENGTH && s->left > 0 && !s->silent) {
+    if (s->declared && s->left > 0 && !s->silent) {
         hsrv_response_break_off(req);
         return HTTPSRV_TOOBIG;
+    }
+    if (s->deflater && !s->silent) {
+        const httpsrv_result result = hsrv_response_code_piece(req, hsrv_text_view("", 0), true);
+        if (result != HTTPSRV_OK) return result;
     }
     if (req->inline_conn) {
         const httpsrv_result result = hsrv_emit_end(req->loop, req->inline_conn);
@@ -9225,17 +9789,6 @@ static int hsrv_content_check_conditions(const httpsrv_req *req, const hsrv_reso
     return hsrv_content_unmodified(req, r, "if-modified-since") == 1 ? 304 : 200;
 }
 
-// How much a client likes a coding: thousandths, 0: not at all. What it says of all others does not count for identity.
-static int hsrv_content_weight(const httpsrv_req *req, const char *coding) {
-    int own = -1, any = 0;
-    for (int i = 0; i < req->head.num_fields; i++) {
-        if (!hsrv_text_equal_nocase(req->head.fields[i].name, hsrv_text_of("accept-encoding"))) continue;
-        hsrv_frames_read_weights(req->head.fields[i].value, hsrv_text_of(coding), &own, &any);
-    }
-    if (own >= 0) return own;
-    return strcmp(coding, "identity") == 0 ? 0 : any;
-}
-
 // How often a field is there.
 static int hsrv_content_count(const httpsrv_req *req, const char *name) {
     int count = 0;
@@ -9379,6 +9932,7 @@ static httpsrv_result hsrv_content_send_parts(httpsrv_req *req, int status, cons
 static httpsrv_result hsrv_content_send_span(httpsrv_req *req, const hsrv_resource *r, int status, hsrv_span span) {
     const char *data = r->file ? r->file->content : r->data;
     if (data && span.len <= (int64_t)HSRV_SEND_THROUGH) {
+        req->as_is = true; // what is there is compressed beforehand
         return hsrv_response_reply(req, status, r->type, hsrv_text_view(data + span.first, (size_t)span.len));
     }
     hsrv_parts parts;
@@ -9772,13 +10326,13 @@ static hsrv_file *hsrv_content_choose(const httpsrv_req *req, const hsrv_cached 
     int liked = 0;
     *coding = NULL;
     for (int i = 0; i < HSRV_CODINGS; i++) {
-        const int weight = entry->siblings[i] ? hsrv_content_weight(req, hsrv_content_codings[i]) : 0;
+        const int weight = entry->siblings[i] ? hsrv_request_weight(req, hsrv_content_codings[i]) : 0;
         if (weight <= liked) continue;
         liked = weight;
         best = entry->siblings[i];
         *coding = hsrv_content_codings[i];
     }
-    if (liked == 0 || hsrv_content_weight(req, "identity") <= liked) return best;
+    if (liked == 0 || hsrv_request_weight(req, "identity") <= liked) return best;
     *coding = NULL;
     return entry->file;
 }
@@ -10057,8 +10611,8 @@ static void hsrv_content_serve_asset(httpsrv_req *req, void *user) {
     if (!found && !directory) hsrv_content_say(req, 404);
     if (!found) return;
     const httpsrv_asset *asset = found->asset;
-    const int liked = asset->gzip ? hsrv_content_weight(req, "gzip") : 0;
-    const bool gzip = liked > 0 && hsrv_content_weight(req, "identity") <= liked;
+    const int liked = asset->gzip ? hsrv_request_weight(req, "gzip") : 0;
+    const bool gzip = liked > 0 && hsrv_request_weight(req, "identity") <= liked;
     hsrv_resource r;
     memset(&r, 0, sizeof r);
     r.type = asset->type ? asset->type : hsrv_content_type_of(NULL, hsrv_text_of(path));
@@ -10874,8 +11428,8 @@ static void hsrv_dispatch_call(hsrv_conn *c, httpsrv_handler handler, void *user
     hsrv_dispatch_end_call(c);
 }
 
-// An answer from httpsrv_finish, behind the fields that the handler has set.
-static httpsrv_result hsrv_dispatch_deliver(hsrv_loop *loop, hsrv_conn *c) {
+// An answer from httpsrv_finish, behind the fields that the handler has set: as if it was given here.
+static httpsrv_result hsrv_dispatch_deliver(hsrv_conn *c) {
     httpsrv_req *req = c->req;
     hsrv_answer *answer = &req->delivery->answer;
     const hsrv_answer *before = &req->answer;
@@ -10885,13 +11439,50 @@ static httpsrv_result hsrv_dispatch_deliver(hsrv_loop *loop, hsrv_conn *c) {
     req->answer.close |= answer->close;
     *req->answer.headers_end = answer->headers;
     answer->headers = req->answer.headers;
-    const hsrv_manner how = hsrv_emit_manner(loop, c, req);
-    return hsrv_emit_answer(loop, c, answer, &how);
+    req->inline_conn = c;
+    const httpsrv_result result = hsrv_response_pass_on(req, answer);
+    req->inline_conn = NULL;
+    return result;
+}
+
+// Compresses an answer, unless the client has left meanwhile, and brings the request home once more. [worker]
+static void hsrv_dispatch_pack_job(void *arg) {
+    httpsrv_req *req = (httpsrv_req *)arg;
+    if (!hsrv_response_gone(req)) hsrv_response_pack_staged(req);
+    if (hsrv_request_add_claim(req, HSRV_CLAIM_RETURNED | HSRV_CLAIM_FINISHED)) {
+        hsrv_loop_post(req->loop, &req->message);
+    }
+}
+
+// Sends a worker away with an answer that was staged here. It is as if a handler was there still which has answered, and
+// nobody else can. False if none is free: then it goes out as it is.
+static bool hsrv_dispatch_pack(hsrv_loop *loop, hsrv_conn *c) {
+    httpsrv_req *req = c->req;
+    if (!hsrv_request_leave_buffer(req)) return false;
+    hsrv_request_depart(loop, req, c);
+    __atomic_store_n(&req->claim, 0u, __ATOMIC_RELAXED);
+    if (hsrv_pool_submit(loop->srv->packer, hsrv_dispatch_pack_job, req)) return true;
+    req->away = false;
+    req->conn = NULL;
+    return false;
+}
+
+// Queues an answer that was staged.
+static void hsrv_dispatch_staged(hsrv_loop *loop, hsrv_conn *c) {
+    const hsrv_manner how = hsrv_emit_manner(loop, c, c->req);
+    if (hsrv_emit_answer(loop, c, &c->req->answer, &how) == HTTPSRV_OK)
+        hsrv_dispatch_answered(loop, c);
+    else
+        hsrv_dispatch_end_with(loop, c, 503, HTTPSRV_LOG_NO_MEMORY);
 }
 
 // A request came home without an answer of its own handlers' making on this loop.
 static void hsrv_dispatch_answer(hsrv_loop *loop, hsrv_conn *c) {
     httpsrv_req *req = c->req;
+    if (req->answered == HSRV_ANSWER_STAGED) {
+        hsrv_dispatch_staged(loop, c);
+        return;
+    }
     if (!req->delivery && req->answered == HSRV_ANSWER_NONE) {
         if (req->deferred)
             hsrv_dispatch_overload(loop, c, HTTPSRV_LOG_NO_MEMORY); // for the answer, which had no way back
@@ -10899,13 +11490,13 @@ static void hsrv_dispatch_answer(hsrv_loop *loop, hsrv_conn *c) {
             hsrv_dispatch_refuse(loop, c, 500, HTTPSRV_LOG_NO_ANSWER);
         return;
     }
-    const hsrv_manner how = hsrv_emit_manner(loop, c, req);
-    const httpsrv_result result =
-        req->delivery ? hsrv_dispatch_deliver(loop, c) : hsrv_emit_answer(loop, c, &req->answer, &how);
-    if (result == HTTPSRV_OK)
-        hsrv_dispatch_answered(loop, c);
-    else
+    const httpsrv_result result = hsrv_dispatch_deliver(c);
+    if (result != HTTPSRV_OK)
         hsrv_dispatch_end_with(loop, c, 503, HTTPSRV_LOG_NO_MEMORY);
+    else if (req->answered != HSRV_ANSWER_STAGED)
+        hsrv_dispatch_answered(loop, c);
+    else if (!hsrv_dispatch_pack(loop, c))
+        hsrv_dispatch_staged(loop, c);
 }
 
 // Runs the handlers that were posted, as long as there is no answer. Those that are left get no request.
@@ -11016,6 +11607,8 @@ static void hsrv_dispatch_conclude(hsrv_loop *loop, hsrv_conn *c) {
     if (c->flags & HSRV_CONN_LOST) return;                    // which is seen next
     if (req->stream.broken) {
         hsrv_dispatch_break_off(loop, c, HTTPSRV_LOG_BROKEN_OFF);
+    } else if (req->answered == HSRV_ANSWER_STAGED) {
+        if (!hsrv_dispatch_pack(loop, c)) hsrv_dispatch_staged(loop, c);
     } else if (req->answered > HSRV_ANSWER_BEGUN) {
         hsrv_dispatch_answered(loop, c);
     } else if (!req->deferred && !hsrv_dispatch_can_go_on(req)) {
@@ -11282,17 +11875,6 @@ static void hsrv_dispatch_stream(hsrv_loop *loop, hsrv_conn *c) {
     hsrv_dispatch_go_on(loop, c);
 }
 
-// Whether a media type is one of "type/subtype", "type/*" and "*/*". Parameters do not count.
-static bool hsrv_dispatch_type_fits(httpsrv_str type, httpsrv_str range) {
-    const char *semicolon = (const char *)memchr(type.ptr, ';', type.len);
-    if (semicolon) type.len = (size_t)(semicolon - type.ptr);
-    type = hsrv_text_trim(type);
-    if (hsrv_text_equal(range, hsrv_text_of("*/*"))) return true;
-    if (range.len < 2 || range.ptr[range.len - 1] != '*') return hsrv_text_equal_nocase(type, range);
-    range.len--;
-    return type.len > range.len && hsrv_text_equal_nocase(hsrv_text_view(type.ptr, range.len), range);
-}
-
 // Chooses the handlers for the type of the body. False if the route does not take it.
 static bool hsrv_dispatch_choose(httpsrv_req *req) {
     const hsrv_route *route = req->route;
@@ -11301,9 +11883,10 @@ static bool hsrv_dispatch_choose(httpsrv_req *req) {
     if (HSRV_LIKELY(route->num_media == 0) || req->parser.phase == HTTPSRV_PHASE_DONE) return true;
     httpsrv_str type = req->head.content_type;
     if (!type.ptr) type = hsrv_text_of("application/octet-stream"); // RFC 9110 section 8.3
+    type = hsrv_text_bare_type(type);
     for (int i = 0; i < route->num_media; i++) {
         const httpsrv_media *media = &route->media[i];
-        if (!hsrv_dispatch_type_fits(type, hsrv_text_of(media->type))) continue;
+        if (!hsrv_text_type_fits(type, hsrv_text_of(media->type))) continue;
         if (!media->handler && !media->on_body) return true;
         req->handler = media->handler;
         req->on_body = media->on_body;
@@ -11326,6 +11909,33 @@ static void hsrv_dispatch_refuse_type(hsrv_loop *loop, hsrv_conn *c) {
                               hsrv_text_view(accept, (size_t)(out - accept)));
 }
 
+// Prepares for a body in a coding, RFC 9110 section 8.4. OK, UNSUPPORTED, NOMEM.
+static httpsrv_result hsrv_dispatch_choose_coding(httpsrv_req *req) {
+    if (req->parser.phase == HTTPSRV_PHASE_DONE) return HTTPSRV_OK;
+    httpsrv_str coding = hsrv_text_absent();
+    for (int i = 0; i < req->head.num_fields; i++) {
+        if (!hsrv_text_equal_nocase(req->head.fields[i].name, hsrv_text_of("content-encoding"))) continue;
+        if (coding.ptr) return HTTPSRV_UNSUPPORTED;
+        coding = req->head.fields[i].value;
+    }
+    if (!coding.ptr || hsrv_text_equal_nocase(coding, hsrv_text_of("identity"))) return HTTPSRV_OK;
+    const bool gzip =
+        hsrv_text_equal_nocase(coding, hsrv_text_of("gzip")) || hsrv_text_equal_nocase(coding, hsrv_text_of("x-gzip"));
+    if (!gzip) return HTTPSRV_UNSUPPORTED;
+    req->inflater = hsrv_coding_new_inflater(&req->srv->memory, req->route->max_body);
+    return req->inflater ? HTTPSRV_OK : HTTPSRV_NOMEM;
+}
+
+// Whether the body comes in a coding that the route takes; else it is refused.
+static bool hsrv_dispatch_takes_coding(hsrv_loop *loop, hsrv_conn *c) {
+    const httpsrv_result result = hsrv_dispatch_choose_coding(c->req);
+    if (result == HTTPSRV_NOMEM) hsrv_dispatch_overload(loop, c, HTTPSRV_LOG_NO_MEMORY);
+    if (result == HTTPSRV_UNSUPPORTED)
+        hsrv_dispatch_refuse_with(loop, c, 415, HTTPSRV_LOG_UNKNOWN_CONTENT, hsrv_text_of("Accept-Encoding"),
+                                  hsrv_text_of("gzip"));
+    return result == HTTPSRV_OK;
+}
+
 static void hsrv_dispatch_routed(hsrv_loop *loop, hsrv_conn *c) {
     httpsrv_req *req = c->req;
     req->parser.max_body = req->route->max_body;
@@ -11337,6 +11947,7 @@ static void hsrv_dispatch_routed(hsrv_loop *loop, hsrv_conn *c) {
         hsrv_dispatch_end_with(loop, c, 413, HTTPSRV_LOG_BODY_TOO_LARGE);
         return;
     }
+    if (HSRV_CODES && req->route->gunzip && !hsrv_dispatch_takes_coding(loop, c)) return;
     if (!req->route->pool && !hsrv_dispatch_admit(loop, c)) return;
     if (HSRV_UNLIKELY(req->on_body || req->route->stream))
         hsrv_dispatch_stream(loop, c);
@@ -12187,6 +12798,17 @@ static void hsrv_server_complete_marks(httpsrv *srv) {
     c->write_mark.low = hsrv_server_number(srv, c->write_mark.low, &range);
 }
 
+static void hsrv_server_complete_compress(httpsrv *srv) {
+    httpsrv_config *c = &srv->config;
+    const bool given = c->compress.level || c->compress.min_size || c->compress.large || c->compress.pool;
+    if (!HSRV_CODES && (given || c->compress.types)) {
+        hsrv_server_fail(srv, HTTPSRV_UNSUPPORTED, "compress: built without HTTPSRV_ZLIB");
+    }
+    c->compress.level = hsrv_server_int(srv, c->compress.level, "compress.level", 5, 1, 9, true);
+    c->compress.min_size = hsrv_server_int(srv, c->compress.min_size, "compress.min_size", 1024, 1, INT_MAX, false);
+    c->compress.large = hsrv_server_int(srv, c->compress.large, "compress.large", 65536, 1, INT_MAX, true);
+}
+
 static void hsrv_server_complete(httpsrv *srv) {
     httpsrv_config *c = &srv->config;
     if (c->reactors == HTTPSRV_ALL_CPUS) c->reactors = hsrv_platform_cpu_count();
@@ -12201,6 +12823,7 @@ static void hsrv_server_complete(httpsrv *srv) {
     hsrv_server_complete_limits(srv);
     hsrv_server_complete_timeouts(srv);
     hsrv_server_complete_marks(srv);
+    hsrv_server_complete_compress(srv);
     c->min_rate = hsrv_server_size(srv, c->min_rate, "min_rate", 128, HSRV_MAX_RATE, true);
     if (c->server_name && !hsrv_text_all(hsrv_text_of(c->server_name), HSRV_VALUE) && c->server_name[0]) {
         hsrv_server_fail(srv, HTTPSRV_ARG, "server_name: has a character that no field may have");
@@ -12399,6 +13022,28 @@ static hsrv_pool *hsrv_server_route_pool(httpsrv *srv, const char *name) {
     return hsrv_server_add_pool(srv, &config);
 }
 
+// ---- compression ----
+
+// What the configuration names. False when out of memory.
+static bool hsrv_server_keep_compress(httpsrv *srv) {
+    static const char types[] = "text/*, application/json, application/javascript, application/xml, application/wasm, "
+                                "*+json, *+xml";
+    const httpsrv_config *c = &srv->config;
+    if (!HSRV_CODES || c->compress.level < 1) return true;
+    srv->compress_types = hsrv_memory_copy_text(&srv->memory, c->compress.types ? c->compress.types : types);
+    if (c->compress.large > 0) {
+        srv->packer_name = hsrv_memory_copy_text(&srv->memory, c->compress.pool ? c->compress.pool : "default");
+    }
+    return srv->compress_types && (srv->packer_name || c->compress.large < 1);
+}
+
+static httpsrv_result hsrv_server_complete_packer(httpsrv *srv) {
+    if (!srv->packer_name) return HTTPSRV_OK;
+    srv->packer = hsrv_server_route_pool(srv, srv->packer_name);
+    if (srv->packer || srv->result != HTTPSRV_OK) return srv->result;
+    return hsrv_server_fail(srv, HTTPSRV_ARG, "compress.pool: no pool is named \"%s\"", srv->packer_name);
+}
+
 // ---- filters ----
 
 static httpsrv_result hsrv_server_use(httpsrv *srv, const char *prefix, httpsrv_filter fn, void *user) {
@@ -12451,8 +13096,10 @@ static httpsrv *hsrv_server_new(const httpsrv_config *config) {
         hsrv_memory_give(&memory, srv, sizeof *srv);
         return NULL;
     }
+    if (!hsrv_server_keep_compress(srv)) hsrv_server_fail(srv, HTTPSRV_NOMEM, "compress: out of memory");
     hsrv_server_take_addresses(srv);
     hsrv_server_take_pools(srv);
+    srv->config.compress.pool = srv->config.compress.types = NULL;
     srv->config.host = srv->config.server_name = NULL; // not ours to keep; nor are the names in listen and pools
     memset(srv->config.listen, 0, sizeof srv->config.listen);
     memset(srv->config.pools, 0, sizeof srv->config.pools);
@@ -12505,6 +13152,8 @@ static httpsrv_result hsrv_server_keep_route(httpsrv *srv, hsrv_route *route, co
     route->max_body = config->max_body;
     route->overload = config->overload;
     route->timeout_ms = config->timeout_ms;
+    route->uncompressed = config->uncompressed;
+    route->gunzip = config->gunzip;
     route->pattern = hsrv_memory_copy_text(&srv->memory, config->pattern);
     if (!route->pattern) return HTTPSRV_NOMEM;
     if (config->pool) route->pool_name = hsrv_memory_copy_text(&srv->memory, config->pool);
@@ -12523,6 +13172,9 @@ static httpsrv_result hsrv_server_add_route(httpsrv *srv, const httpsrv_route_co
     if (!config->pattern || (!config->handler && !config->on_body)) {
         return hsrv_server_fail(srv, HTTPSRV_ROUTE, "route %s: pattern or handler missing",
                                 config->pattern ? config->pattern : "");
+    }
+    if (config->gunzip && !HSRV_CODES) {
+        return hsrv_server_fail(srv, HTTPSRV_UNSUPPORTED, "route \"%s\": gunzip needs HTTPSRV_ZLIB", config->pattern);
     }
     const char *clash = hsrv_server_check_bodies(config);
     if (clash) return hsrv_server_fail(srv, HTTPSRV_ROUTE, "route \"%s\": %s", config->pattern, clash);
@@ -12684,6 +13336,7 @@ static httpsrv_result hsrv_server_complete_routes(httpsrv *srv) {
             hsrv_server_complete_route(srv, route);
         }
     }
+    hsrv_server_complete_packer(srv);
     srv->no_route.max_body = srv->config.max.body;
     hsrv_server_complete_route_timeout(srv, &srv->no_route);
     if (srv->result == HTTPSRV_OK && !hsrv_router_build(router, &srv->memory)) {
@@ -13128,6 +13781,8 @@ static void hsrv_server_free(httpsrv *srv) {
     hsrv_memory_give(&memory, srv->loops, (size_t)hsrv_server_loop_count(srv) * sizeof(hsrv_loop *));
     hsrv_router_free(&srv->router, &memory);
     hsrv_memory_give_text(&memory, srv->server_name);
+    hsrv_memory_give_text(&memory, srv->compress_types);
+    hsrv_memory_give_text(&memory, srv->packer_name);
     hsrv_memory_give(&memory, srv, sizeof *srv);
 }
 
