@@ -4399,12 +4399,14 @@ static void hsrv_frames_read_weights(httpsrv_str field, httpsrv_str coding, int 
         const httpsrv_str name = hsrv_frames_take_value(&rest);
         int weight = 1000;
         hsrv_param param;
-        while (hsrv_frames_next_param(&rest, &param) == HTTPSRV_OK) {
+        httpsrv_result result;
+        while ((result = hsrv_frames_next_param(&rest, &param)) == HTTPSRV_OK) {
             if (hsrv_text_equal_nocase(param.name, hsrv_text_of("q"))) weight = hsrv_frames_weight(param.value);
         }
-        const bool alias = name.len > 2 && hsrv_text_equal_nocase(hsrv_text_view(name.ptr, 2), hsrv_text_of("x-"));
+        if (result == HTTPSRV_SYNTAX) weight = 0;
+        const bool alias = hsrv_text_equal_nocase(name, hsrv_text_of("x-gzip")); // RFC 9110 section 8.4.1.3
         if (hsrv_text_equal(name, hsrv_text_of("*"))) *any = weight;
-        if (hsrv_text_equal_nocase(alias ? hsrv_text_view(name.ptr + 2, name.len - 2) : name, coding)) *own = weight;
+        if (hsrv_text_equal_nocase(alias ? hsrv_text_of("gzip") : name, coding)) *own = weight;
     }
 }
 
@@ -9762,8 +9764,18 @@ static httpsrv_str hsrv_content_field(const httpsrv_req *req, const char *name) 
     return hsrv_request_field(&req->head, hsrv_text_of(name));
 }
 
-// Whether something has not been modified since a date in a field; -1 if the field says nothing.
+// How often a field is there.
+static int hsrv_content_count(const httpsrv_req *req, const char *name) {
+    int count = 0;
+    for (int i = 0; i < req->head.num_fields; i++) {
+        if (hsrv_text_equal_nocase(req->head.fields[i].name, hsrv_text_of(name))) count++;
+    }
+    return count;
+}
+
+// Whether something has not been modified since a date in a field; -1 if the field says nothing, as several dates do.
 static int hsrv_content_unmodified(const httpsrv_req *req, const hsrv_resource *r, const char *name) {
+    if (hsrv_content_count(req, name) > 1) return -1;
     const int64_t date = hsrv_text_parse_date(hsrv_content_field(req, name), hsrv_sys_unix_seconds());
     return date == INT64_MIN || r->mtime == INT64_MIN ? -1 : r->mtime <= date;
 }
@@ -9789,19 +9801,11 @@ static int hsrv_content_check_conditions(const httpsrv_req *req, const hsrv_reso
     return hsrv_content_unmodified(req, r, "if-modified-since") == 1 ? 304 : 200;
 }
 
-// How often a field is there.
-static int hsrv_content_count(const httpsrv_req *req, const char *name) {
-    int count = 0;
-    for (int i = 0; i < req->head.num_fields; i++) {
-        if (hsrv_text_equal_nocase(req->head.fields[i].name, hsrv_text_of(name))) count++;
-    }
-    return count;
-}
-
 // Whether a Range field counts: If-Range, if there is one, has to name what is there. RFC 9110 section 13.1.5.
 static bool hsrv_content_range_counts(const httpsrv_req *req, const hsrv_resource *r) {
     const httpsrv_str condition = hsrv_text_trim(hsrv_content_field(req, "if-range"));
-    if (req->head.method_id != HTTPSRV_METHOD_GET || hsrv_content_count(req, "range") > 1) return false;
+    if (req->head.method_id != HTTPSRV_METHOD_GET) return false;
+    if (hsrv_content_count(req, "range") > 1 || hsrv_content_count(req, "if-range") > 1) return false;
     if (!condition.ptr) return true;
     if (condition.len > 1 && (condition.ptr[0] == '"' || condition.ptr[1] == '/')) {
         return hsrv_frames_same_tag(condition, r->etag, false);
