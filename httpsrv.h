@@ -1999,6 +1999,11 @@ static int64_t hsrv_text_parse_number(httpsrv_str s) {
 // Writes n in decimal (at most 20 characters, no terminator) and returns the end.
 static char *hsrv_text_format_number(char *out, uint64_t n) {
     char digits[20];
+    if (n < 100) {
+        if (n >= 10) *out++ = (char)('0' + n / 10);
+        *out++ = (char)('0' + n % 10);
+        return out;
+    }
     int count = 0;
     do {
         digits[count++] = (char)('0' + n % 10);
@@ -2084,9 +2089,11 @@ static int hsrv_text_dots(httpsrv_str segment) {
 
 // Whether a path has neither escapes nor segments that begin with a dot: then it is its own normal form.
 static bool hsrv_text_path_is_plain(httpsrv_str path) {
-    for (size_t i = 0; i < path.len; i++) {
-        if (path.ptr[i] == '%') return false;
-        if (path.ptr[i] == '.' && i > 0 && path.ptr[i - 1] == '/') return false;
+    if (memchr(path.ptr, '%', path.len)) return false;
+    const char *end = path.ptr + path.len, *dot = path.ptr;
+    while ((dot = (const char *)memchr(dot, '.', (size_t)(end - dot))) != NULL) {
+        if (dot > path.ptr && dot[-1] == '/') return false;
+        dot++;
     }
     return true;
 }
@@ -5251,6 +5258,7 @@ typedef enum hsrv_ring {
 typedef enum hsrv_event {
     HSRV_EVENT_NONE,     // nothing more to do until an edge, a message or a timer
     HSRV_EVENT_HEAD,     // a head is parsed
+    HSRV_EVENT_AGAIN,    // a head is like one before
     HSRV_EVENT_BODY,     // the body is complete
     HSRV_EVENT_PIECE,    // loop->piece is the next one of a body
     HSRV_EVENT_DRAINED,  // what was written of an answer is out, and there should be more
@@ -5275,6 +5283,7 @@ typedef enum hsrv_event {
 typedef struct hsrv_wheel {
     uint64_t tick;     // ms, a sixteenth of the duration; 0: off
     uint64_t done;     // number of the last tick that was served
+    uint64_t next;     // ms: when the one after it begins; until then there is nothing to do
     uint32_t duration; // ms; 0 for a time-out that is off where the wheel turns for min_rate
     uint32_t occupied; // bit for each place
     hsrv_conn *places[HSRV_PLACES];
@@ -5329,6 +5338,22 @@ typedef struct hsrv_counters {
 
 // An acceptor is a loop as well: it has listeners but no connections, and hands over what it accepts. Reactors come first
 // in the server's list.
+// The last head that was worth keeping, with its route. Clients that keep their connection mostly say the same again, and
+// what is byte for byte the same means the same: the request that has read it is taken once more as it is. It is the spare
+// one on top of the list then, whose views are of these bytes.
+#define HSRV_MAX_AGAIN      1024u // bytes of a head that is kept
+#define HSRV_MAX_PLAIN_TYPE 63u   // bytes of a Content-Type whose line is kept ready
+
+typedef struct hsrv_again {
+    httpsrv_req *req;
+    size_t len; // bytes of the head; 0: none is kept
+    const hsrv_route *route;
+    int num_params;
+    uint32_t patience,
+        wait; // heads to let pass before the next is kept: the more, the less often the last ones came again
+    char bytes[HSRV_MAX_AGAIN];
+} hsrv_again;
+
 struct hsrv_loop {
     httpsrv *srv;
     int number;
@@ -5355,6 +5380,7 @@ struct hsrv_loop {
     hsrv_conn *closing;
     httpsrv_req *spare_requests;
     uint32_t num_spare;
+    hsrv_again again;
     uint32_t num_orphans; // requests that are away and have lost their connection; nothing depends on it, tests look
     hsrv_place *places[HSRV_PLACE_CHUNKS]; // any thread reads; the loop sets each once, with release
     uint32_t num_places, free_places;
@@ -5380,6 +5406,8 @@ struct hsrv_loop {
     size_t status_line_len, server_line_len; // of its first two lines
     char *block;
     size_t block_size;
+    size_t opening_len; // of the block with the lines behind it that announce plain_type and a length
+    char plain_type[HSRV_MAX_PLAIN_TYPE + 1]; // what answers were of last; "": nothing
     hsrv_counters counters;
     pthread_t thread;
     bool has_thread;
@@ -5752,11 +5780,19 @@ static httpsrv_result hsrv_router_add(hsrv_router *router, hsrv_memory *memory, 
 
 // The hash is over paths chosen at setup; a client's path only looks one up. So no choice of paths makes it slow.
 static size_t hsrv_router_hash(httpsrv_str path) {
-    uint32_t h = 2166136261u;
-    for (size_t i = 0; i < path.len; i++) {
-        h = (h ^ (unsigned char)path.ptr[i]) * 16777619u;
+    uint64_t h = path.len, word;
+    const char *p = path.ptr;
+    size_t left = path.len;
+    for (; left > 8; left -= 8, p += 8) {
+        memcpy(&word, p, 8);
+        h = (h ^ word) * UINT64_C(0x9e3779b97f4a7c15);
+        h ^= h >> 32;
     }
-    return h ^ h >> 15;
+    for (word = 0; left > 0; left--) {
+        word = word << 8 | (unsigned char)p[left - 1];
+    }
+    h = (h ^ word) * UINT64_C(0x9e3779b97f4a7c15);
+    return (size_t)(h ^ h >> 32);
 }
 
 // The node after this one in a walk through the whole tree, parents first; NULL at the end.
@@ -6057,7 +6093,7 @@ static void hsrv_timers_arm(hsrv_loop *loop, hsrv_conn *c, hsrv_ring ring, uint6
 static hsrv_conn *hsrv_timers_take_due(hsrv_loop *loop) {
     for (int i = 0; i < HSRV_RINGS; i++) {
         hsrv_wheel *wheel = &loop->wheels[i];
-        if (wheel->tick == 0) continue;
+        if (loop->now < wheel->next || wheel->tick == 0) continue;
         const uint64_t current = loop->now / wheel->tick;
         if (current > wheel->done + HSRV_PLACES) wheel->done = current - HSRV_PLACES;
         if (wheel->occupied == 0) wheel->done = current;
@@ -6067,6 +6103,7 @@ static hsrv_conn *hsrv_timers_take_due(hsrv_loop *loop) {
             hsrv_timers_unlink(loop, c);
             return c;
         }
+        wheel->next = (current + 1) * wheel->tick;
     }
     return NULL;
 }
@@ -6323,7 +6360,8 @@ static void hsrv_loop_note(hsrv_loop *loop, httpsrv_log_item item, const hsrv_co
 
 // ---- clock ----
 
-// The block of lines that opens each 200 answer: status, Server, Date. Made once a second.
+// The block of lines that opens each 200 answer: status, Server, Date; then those of an answer that has nothing else but a
+// type. Made once a second, and for another type.
 static void hsrv_loop_make_block(hsrv_loop *loop) {
     char *out = HSRV_APPEND(loop->block, "HTTP/1.1 200 OK\r\n");
     const char *first_line_end = out;
@@ -6339,6 +6377,19 @@ static void hsrv_loop_make_block(hsrv_loop *loop) {
     out = hsrv_text_format_date(out, loop->date_second);
     out = HSRV_APPEND(out, "\r\n");
     loop->status_block = hsrv_text_view(loop->block, (size_t)(out - loop->block));
+    out = HSRV_APPEND(out, "Content-Type: ");
+    out = hsrv_text_append(out, hsrv_text_of(loop->plain_type));
+    out = HSRV_APPEND(out, "\r\nContent-Length: ");
+    loop->opening_len = (size_t)(out - loop->block);
+}
+
+// Has a type, which is valid, announced by the block from now on. False if it is too long.
+static bool hsrv_loop_keep_type(hsrv_loop *loop, const char *type) {
+    const size_t len = strlen(type);
+    if (len > HSRV_MAX_PLAIN_TYPE) return false;
+    memcpy(loop->plain_type, type, len + 1);
+    hsrv_loop_make_block(loop);
+    return true;
 }
 
 static void hsrv_loop_look_at_clock(hsrv_loop *loop) {
@@ -6417,8 +6468,14 @@ static void hsrv_loop_free_places(hsrv_loop *loop) {
     }
 }
 
+// What a request has read is about to be lost.
+static inline void hsrv_loop_forget_again(hsrv_loop *loop, const httpsrv_req *req) {
+    if (loop->again.req == req) loop->again.len = 0;
+}
+
 // The place of a request whose memory goes is free for another one.
 static void hsrv_loop_free_request(hsrv_loop *loop, httpsrv_req *req) {
+    hsrv_loop_forget_again(loop, req);
     if (req->place) {
         req->place->next = loop->free_places;
         loop->free_places = req->place_number;
@@ -6470,7 +6527,7 @@ static void hsrv_loop_init_wheels(hsrv_loop *loop) {
 // they come to lie where the reactor's own thread runs.
 static bool hsrv_loop_take_buffers(hsrv_loop *loop, uint32_t max_conns) {
     hsrv_memory *memory = &loop->srv->memory;
-    loop->block_size = 128 + strlen(loop->srv->server_name);
+    loop->block_size = 192 + HSRV_MAX_PLAIN_TYPE + strlen(loop->srv->server_name);
     loop->block = (char *)hsrv_memory_take(memory, loop->block_size);
     loop->input = (char *)hsrv_memory_take(memory, HTTPSRV_READ_BUFFER);
     loop->output = (char *)hsrv_memory_take(memory, HTTPSRV_WRITE_BUFFER);
@@ -6589,6 +6646,7 @@ static httpsrv_req *hsrv_loop_take_request(hsrv_loop *loop) {
     if (req) {
         loop->spare_requests = req->next;
         loop->num_spare--;
+        hsrv_loop_forget_again(loop, req);
         hsrv_parser_reset(&req->parser);
         req->parser.max_body = -1; // a matter of the route
         return req;
@@ -6690,6 +6748,25 @@ static void hsrv_loop_stop_waiting(hsrv_loop *loop, httpsrv_req *req) {
     if (!req->prev) loop->waiting[n] = req->next;
     if (req->next) req->next->prev = req->prev;
     if (!req->next) loop->waiting_last[n] = req->prev;
+}
+
+// The request that has read the head at the begin of the window before, if it is the same and the request is free. It is
+// at the point where its handler has been found.
+static inline httpsrv_req *hsrv_loop_take_again(hsrv_loop *loop) {
+    hsrv_again *again = &loop->again;
+    httpsrv_req *req = loop->spare_requests;
+    if (again->len == 0 || req != again->req || loop->window_len < again->len) return NULL;
+    if (memcmp(loop->window, again->bytes, again->len) != 0) return NULL;
+    loop->spare_requests = req->next;
+    loop->num_spare--;
+    again->patience = 0;
+    req->parser.phase = HTTPSRV_PHASE_DONE;
+    req->raw = again->bytes;
+    req->raw_len = again->len;
+    req->path = req->plain = req->head.path;
+    req->route = again->route;
+    req->num_params = again->num_params;
+    return req;
 }
 
 // The request's own resources are gone already, see hsrv_request_release.
@@ -7179,6 +7256,7 @@ static void hsrv_request_rebase_all(httpsrv_req *req, const char *copy) {
 // request outlives the buffer. False when out of memory; nothing has changed then. [loop]
 static bool hsrv_request_leave_buffer(httpsrv_req *req) {
     if (req->leaves_buffer) return true;
+    hsrv_loop_forget_again(req->loop, req);
     const bool body_in_buffer = req->body.len > 0 && req->body.ptr != req->body_buffer.ptr;
     const size_t body_len = body_in_buffer ? req->body.len : 0;
     char *copy = (char *)hsrv_memory_arena_take(&req->arena, req->raw_len + body_len);
@@ -7192,6 +7270,27 @@ static bool hsrv_request_leave_buffer(httpsrv_req *req) {
     req->raw = copy;
     req->leaves_buffer = true;
     return true;
+}
+
+// Keeps a head that was found a route for, see hsrv_again: one without a body, that came in one piece and needed no memory.
+static void hsrv_request_keep_again(httpsrv_req *req) {
+    hsrv_again *again = &req->loop->again;
+    if (again->wait > 0) {
+        again->wait--;
+        return;
+    }
+    const bool plain = req->plain.ptr == req->head.path.ptr && req->path.ptr == req->head.path.ptr;
+    const bool whole = req->parser.phase == HTTPSRV_PHASE_DONE && !req->parser.resumed;
+    if (!plain || !whole || req->raw_len > HSRV_MAX_AGAIN) return;
+    again->patience = again->patience * 2 + 1 < 1024 ? again->patience * 2 + 1 : 1023;
+    again->wait = again->patience;
+    memcpy(again->bytes, req->raw, req->raw_len);
+    hsrv_request_rebase_all(req, again->bytes);
+    req->raw = again->bytes;
+    again->req = req;
+    again->len = req->raw_len;
+    again->route = req->route;
+    again->num_params = req->num_params;
 }
 
 // A view with its escapes decoded: the view itself if it has none, else a copy. Absent when out of memory.
@@ -7765,7 +7864,14 @@ static bool hsrv_conn_close_window(hsrv_loop *loop, hsrv_conn *c) {
 
 static hsrv_event hsrv_conn_parse_head(hsrv_loop *loop, hsrv_conn *c) {
     if (loop->window_len == 0) return HSRV_EVENT_SERVE;
-    if (!c->req) c->req = hsrv_loop_take_request(loop);
+    if (HSRV_LIKELY(!c->req)) {
+        c->req = hsrv_loop_take_again(loop);
+        if (c->req) {
+            hsrv_conn_use(loop, c, c->req->raw_len);
+            return HSRV_EVENT_AGAIN;
+        }
+        c->req = hsrv_loop_take_request(loop);
+    }
     if (!c->req) return HSRV_EVENT_NOMEM;
     httpsrv_req *req = c->req;
     const ptrdiff_t n = hsrv_parser_head(&req->parser, loop->window, loop->window_len, &req->head);
@@ -8310,6 +8416,26 @@ static httpsrv_result hsrv_emit_answer(hsrv_loop *loop, hsrv_conn *c, hsrv_answe
     return HTTPSRV_OK;
 }
 
+// Upper bound of its size.
+static size_t hsrv_emit_plain_size(const hsrv_loop *loop, httpsrv_str body) {
+    return loop->opening_len + 24 + body.len;
+}
+
+// Queues a 200 answer of the type that is kept ready and a body, with nothing else. What it says is what
+// hsrv_emit_answer says.
+static void hsrv_emit_plain(hsrv_loop *loop, hsrv_conn *c, httpsrv_str body) {
+    char *out = hsrv_conn_reserve(loop, c, hsrv_emit_plain_size(loop, body));
+    const char *begin = out;
+    memcpy(out, loop->block, loop->opening_len);
+    out = hsrv_text_format_number(out + loop->opening_len, body.len);
+    out = HSRV_APPEND(out, "\r\n\r\n");
+    if (body.len > 0) memcpy(out, body.ptr, body.len);
+    out += body.len;
+    loop->output_len = (size_t)(out - loop->output);
+    hsrv_emit_add(c, (size_t)(out - begin));
+    hsrv_emit_count(loop, c, 200);
+}
+
 // RFC 9110 section 15.2.1: the client may send its body now.
 static void hsrv_emit_continue(hsrv_loop *loop, hsrv_conn *c) {
     c->req->owes_continue = false;
@@ -8822,7 +8948,32 @@ static httpsrv_result hsrv_response_reply_parts(httpsrv_req *req, int status, co
     return result;
 }
 
+// Whether the type is the one that is kept ready, or is from now on.
+static bool hsrv_response_keeps_type(hsrv_loop *loop, const char *type) {
+    if (HSRV_LIKELY(strcmp(loop->plain_type, type) == 0)) return type[0] != '\0';
+    return type[0] && hsrv_text_all(hsrv_text_of(type), HSRV_VALUE) && hsrv_loop_keep_type(loop, type);
+}
+
+// The short way for most answers of a reactor's: 200, a type, a short body, and nothing out of the ordinary. False if there
+// is something: then nothing has happened.
+static bool hsrv_response_reply_plain(httpsrv_req *req, const char *type, httpsrv_str body) {
+    hsrv_loop *loop = req->loop;
+    hsrv_conn *c = req->inline_conn;
+    const httpsrv_config *config = &req->srv->config;
+    if (!c || req->shared || req->answered != HSRV_ANSWER_NONE || (c->flags & HSRV_CONN_LOST)) return false;
+    if (req->answer.headers || loop->phase != HSRV_LOOP_RUN || body.len > HTTPSRV_WRITE_BUFFER) return false;
+    if (HSRV_CODES && config->compress.level > 0 && body.len >= (size_t)config->compress.min_size) return false;
+    const hsrv_manner how = hsrv_emit_manner(loop, c, req);
+    if (how.close || how.head_only || how.say_keep_alive || (body.len > 0 && !body.ptr)) return false;
+    if (!hsrv_response_keeps_type(loop, type)) return false;
+    if (hsrv_emit_plain_size(loop, body) > HTTPSRV_WRITE_BUFFER) return false;
+    hsrv_emit_plain(loop, c, body);
+    req->answered = HSRV_ANSWER_SENT;
+    return true;
+}
+
 static httpsrv_result hsrv_response_reply(httpsrv_req *req, int status, const char *type, httpsrv_str body) {
+    if (status == 200 && type && hsrv_response_reply_plain(req, type, body)) return HTTPSRV_OK;
     httpsrv_answer answer;
     memset(&answer, 0, sizeof answer);
     answer.status = status;
@@ -11205,7 +11356,8 @@ static void hsrv_dispatch_answered(hsrv_loop *loop, hsrv_conn *c) {
         c->state = complete ? HSRV_CONN_IDLE : HSRV_CONN_DISCARD;
     if (c->state == HSRV_CONN_DISCARD) return;
 #ifdef HTTPSRV_DEBUG
-    if (req && req->raw && !req->leaves_buffer) memset((char *)(uintptr_t)req->raw, 0xdd, req->raw_len);
+    if (req && req->raw && !req->leaves_buffer && req->raw != loop->again.bytes)
+        memset((char *)(uintptr_t)req->raw, 0xdd, req->raw_len);
 #endif
     hsrv_conn_drop_request(loop, c);
 }
@@ -12005,8 +12157,19 @@ static void hsrv_dispatch_head(hsrv_loop *loop, hsrv_conn *c) {
         hsrv_dispatch_overload(loop, c, HTTPSRV_LOG_NO_MEMORY);
     else if (!req->route)
         hsrv_dispatch_no_route(loop, c);
-    else
+    else {
+        hsrv_request_keep_again(req);
         hsrv_dispatch_routed(loop, c);
+    }
+}
+
+// A head like one before, for which all that was found once more.
+static void hsrv_dispatch_again(hsrv_loop *loop, hsrv_conn *c) {
+    hsrv_platform_count(&loop->counters.requests, 1);
+    memcpy(c->req->peer, c->peer, sizeof c->peer);
+    c->req->owes_continue = false;
+    c->state = HSRV_CONN_BUSY;
+    hsrv_dispatch_routed(loop, c);
 }
 
 // ===========================================================================================
@@ -12100,6 +12263,7 @@ static void hsrv_reactor_on_lost(hsrv_loop *loop, hsrv_conn *c) {
 static void hsrv_reactor_act(hsrv_loop *loop, hsrv_conn *c, hsrv_event event) {
     switch (event) {
     case HSRV_EVENT_HEAD: hsrv_dispatch_head(loop, c); break;
+    case HSRV_EVENT_AGAIN: hsrv_dispatch_again(loop, c); break;
     case HSRV_EVENT_BODY: hsrv_reactor_on_body(loop, c); break;
     case HSRV_EVENT_PIECE: hsrv_dispatch_piece(loop, c); break;
     case HSRV_EVENT_DRAINED: hsrv_dispatch_drained(loop, c); break;
