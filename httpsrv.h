@@ -1204,11 +1204,9 @@ HTTPSRV_API bool httpsrv_parse_done(const httpsrv_parser *parser);
 #define HSRV_UNLIKELY(x) __builtin_expect(!!(x), 0)
 #define HSRV_FALLTHROUGH __attribute__((fallthrough))
 
-// The seam: nothing else in this file talks to the kernel. A test that defines HTTPSRV_SEAM as the name of a file
-// replaces all of it, to fail calls on purpose or to put a simulated kernel in its place.
-#ifdef HTTPSRV_SEAM
-#include HTTPSRV_SEAM
-#else
+// The seam: nothing else in this file talks to the kernel. A test that defines HTTPSRV_SEAM as the name of a file, which is
+// included behind these functions, replaces any of them by a function and a macro of the same name, to fail calls on
+// purpose or to put a simulated kernel in its place.
 
 static inline int hsrv_sys_socket(int family) {
     return socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -1547,7 +1545,9 @@ static inline int hsrv_sys_thread_join(pthread_t thread) {
     return pthread_join(thread, NULL);
 }
 
-#endif // HTTPSRV_SEAM
+#ifdef HTTPSRV_SEAM
+#include HTTPSRV_SEAM
+#endif
 
 // If this fails: compile with -D_FILE_OFFSET_BITS=64, or include httpsrv.h before the system's headers.
 typedef char hsrv_platform_off_t_has_64_bits[sizeof(off_t) == 8 ? 1 : -1];
@@ -4692,10 +4692,23 @@ static void hsrv_pool_wake_one(hsrv_pool *pool) {
     hsrv_sys_futex_wake(&pool->tickets, 1);
 }
 
-// False when the ring is full. [any]
-static bool hsrv_pool_submit(hsrv_pool *pool, void (*fn)(void *), void *arg) {
+// Puts in a job without waking anybody for it: hsrv_pool_wake has to follow. False when the ring is full. [any]
+static bool hsrv_pool_offer(hsrv_pool *pool, void (*fn)(void *), void *arg) {
     if (!hsrv_queue_push(&pool->queue, fn, arg)) return false;
     __atomic_fetch_add(&pool->jobs, 1u, __ATOMIC_RELAXED);
+    return true;
+}
+
+// Wakes a worker for each of so many jobs, as long as there are some that sleep. [any]
+static void hsrv_pool_wake(hsrv_pool *pool, uint32_t jobs) {
+    while (jobs-- > 0 && __atomic_load_n(&pool->parked, __ATOMIC_SEQ_CST) > 0) {
+        hsrv_pool_wake_one(pool);
+    }
+}
+
+// False when the ring is full. [any]
+static bool hsrv_pool_submit(hsrv_pool *pool, void (*fn)(void *), void *arg) {
+    if (!hsrv_pool_offer(pool, fn, arg)) return false;
     hsrv_pool_wake_one(pool);
     return true;
 }
@@ -5385,7 +5398,9 @@ struct hsrv_loop {
     hsrv_place *places[HSRV_PLACE_CHUNKS]; // any thread reads; the loop sets each once, with release
     uint32_t num_places, free_places;
     httpsrv_req *waiting[HTTPSRV_MAX_POOLS + 1], *waiting_last[HTTPSRV_MAX_POOLS + 1]; // for room in a pool
-    uint32_t starved; // 1 while there are any; any thread reads
+    uint32_t starved;                        // 1 while there are any; any thread reads
+    uint32_t offered[HTTPSRV_MAX_POOLS + 1]; // jobs put into a pool for which nobody was woken yet
+    bool offers;                             // there are any
     size_t request_size;
     hsrv_regex *regexes; // compiled for this loop alone: the C library locks an expression while it is used
     hsrv_wheel wheels[HSRV_RINGS];
@@ -6154,6 +6169,7 @@ static hsrv_io hsrv_output_send(int fd, const char *buf, size_t len, size_t *don
 }
 
 #define HSRV_SEND_PIECES 32
+#define HSRV_JOIN_FILE   4096u // bytes of a file up to which the head waits for them: one packet, but more work than two
 
 static hsrv_io hsrv_output_send_pieces(int fd, struct iovec *pieces, size_t count, bool more, size_t *done) {
     struct msghdr message;
@@ -6177,7 +6193,8 @@ static hsrv_io hsrv_output_send_chain(int fd, const hsrv_chain *chain, size_t *a
         pieces[count++].iov_len = s->len;
         *asked += s->len;
     }
-    return hsrv_output_send_pieces(fd, pieces, count, s && s->file, done);
+    const bool joins = s && s->file && s->len <= HSRV_JOIN_FILE;
+    return hsrv_output_send_pieces(fd, pieces, count, joins, done);
 }
 
 // Sends bytes of the file that comes first in a chain. Nothing sent and OK: it has become shorter.
@@ -11965,6 +11982,32 @@ static void hsrv_dispatch_no_room(hsrv_loop *loop, hsrv_conn *c) {
     }
 }
 
+// Wakes workers for the jobs of this turn.
+static void hsrv_dispatch_wake_pools(hsrv_loop *loop) {
+    if (HSRV_LIKELY(!loop->offers)) return;
+    loop->offers = false;
+    for (int n = 0; n < loop->srv->num_pools; n++) {
+        if (loop->offered[n] > 0) hsrv_pool_wake(loop->srv->pools[n], loop->offered[n]);
+        loop->offered[n] = 0;
+    }
+}
+
+#define HSRV_OFFERS 16u // jobs of a turn that wait for its end before workers are woken
+
+// Workers are often quicker than the loop: woken for each job they would go to sleep after each. So they are woken for
+// several, or at the end of the turn; sooner where the ring is small.
+static bool hsrv_dispatch_offer(hsrv_loop *loop, httpsrv_req *req) {
+    hsrv_pool *pool = req->route->pool;
+    const int n = req->route->pool_number;
+    if (!hsrv_pool_offer(pool, hsrv_dispatch_job, req)) return false;
+    loop->offers = true;
+    loop->offered[n]++;
+    if (loop->offered[n] >= HSRV_OFFERS || loop->offered[n] > pool->queue.mask / 8) {
+        hsrv_dispatch_wake_pools(loop);
+    }
+    return true;
+}
+
 static void hsrv_dispatch_to_pool(hsrv_loop *loop, hsrv_conn *c) {
     httpsrv_req *req = c->req;
     if (!hsrv_request_leave_buffer(req)) {
@@ -11973,7 +12016,7 @@ static void hsrv_dispatch_to_pool(hsrv_loop *loop, hsrv_conn *c) {
     }
     hsrv_request_depart(loop, req, c);
     const bool behind = loop->waiting[req->route->pool_number] && req->route->overload == HTTPSRV_OVERLOAD_WAIT;
-    if (behind || !hsrv_pool_submit(req->route->pool, hsrv_dispatch_job, req)) hsrv_dispatch_no_room(loop, c);
+    if (behind || !hsrv_dispatch_offer(loop, req)) hsrv_dispatch_no_room(loop, c);
 }
 
 // The answer is not there in time: the client is told, and whoever makes it finds the request gone. One that was claimed
@@ -12839,6 +12882,7 @@ static bool hsrv_reactor_turn(hsrv_loop *loop, int timeout_ms) {
     hsrv_reactor_serve_timers(loop);
     hsrv_reactor_accept_again(loop);
     hsrv_reactor_drain(loop);
+    hsrv_dispatch_wake_pools(loop);
     hsrv_reactor_reap(loop);
     hsrv_loop_unshield(loop);
     hsrv_queue_inbox_arm(&loop->inbox);
