@@ -4,14 +4,14 @@ CC     = cc
 CXX    = c++
 CFLAGS = -std=gnu11 -O2 -g
 PORT   = 8080
-FUZZ_SECONDS = 30
+FUZZ_SECONDS ?= 30
 BUILD  = build
 
 WARNINGS = -Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wshadow
-SANITIZE = -std=gnu11 -O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=all
+SANITIZE = -std=gnu11 -O0 -g -fno-omit-frame-pointer -fno-sanitize-recover=all
 
 COMPILE  = $(CC) $(CFLAGS) $(WARNINGS) -I. -pthread
-C_FILES  = httpsrv.h $(wildcard examples/*.[ch] bench/*.[ch] tests/*.[ch] tests/*/*.[ch])
+C_FILES  = httpsrv.h $(wildcard examples/*.[ch] bench/*.[ch] bench/*/*.[ch] tests/*.[ch] tests/*/*.[ch])
 EXAMPLES = $(patsubst examples/%.c,$(BUILD)/%,$(wildcard examples/*.c))
 BENCHES  = $(patsubst bench/%.c,$(BUILD)/%,$(wildcard bench/*.c))
 TESTS    = $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
@@ -24,7 +24,7 @@ MAKEFLAGS += -j$(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 export CC CXX CFLAGS WARNINGS BUILD
 
 .PHONY: all run test debug asan asan-clang ubsan tsan compat cross model lint format format-check bench bench-idle bench-parser \
-    bench-mixed bench-queue bench-files bench-streams bench-check fuzz interop streams stress size info clean help FORCE
+    bench-mixed bench-queue bench-files bench-streams bench-check bench-rooms pgo fuzz gzip interop streams stress size info clean help FORCE
 
 all: $(EXAMPLES) $(BENCHES) ## the examples and the programs of bench/, into build/
 
@@ -40,8 +40,9 @@ debug: ## all of it at -O0 with assertions in build/debug, and the test-suite ru
 asan: ## the test-suite with AddressSanitizer, leaks and UBSan in build/asan
 	@$(MAKE) --no-print-directory BUILD=build/asan CFLAGS="$(SANITIZE) -fsanitize=address,undefined" test
 
-asan-clang: ## the same with clang, whose checks of undefined behaviour are not gcc's, in build/asan-clang
-	@$(MAKE) --no-print-directory BUILD=build/asan-clang CC=clang CXX=clang++ CFLAGS="$(SANITIZE) -fsanitize=address,undefined" test
+asan-clang: ## the same with clang, whose checks of undefined behaviour are not gcc's, and assertions, in build/asan-clang
+	@$(MAKE) --no-print-directory BUILD=build/asan-clang CC=clang CXX=clang++ \
+	    CFLAGS="$(SANITIZE) -DHTTPSRV_DEBUG -fsanitize=address,undefined" test
 
 ubsan: ## the test-suite with UBSan alone in build/ubsan
 	@$(MAKE) --no-print-directory BUILD=build/ubsan CFLAGS="$(SANITIZE) -fsanitize=undefined" test
@@ -67,11 +68,11 @@ format: ## lay out all C files anew; needs clang-format
 format-check: ## fail if `make format` would change something; needs clang-format
 	clang-format --dry-run -Werror $(C_FILES)
 
-bench: $(BUILD)/showcase $(BENCHES) ## requests per second of server CPU; needs wrk (skips nginx-light, strace)
+bench: $(BUILD)/showcase $(BENCHES) ## speed beside the ceiling and peers; needs wrk, curl (skips missing peers)
 	@bash bench/run.sh
 
-bench-idle: $(BUILD)/showcase $(BUILD)/idle ## memory that 10,000 idle keep-alive connections take
-	@sh bench/idle.sh
+bench-idle: $(BUILD)/showcase $(BENCHES) ## memory of 10,000 idle connections; needs wrk, curl
+	@NAME=idle ROWS=idle PEERS="$${PEERS:-none}" bash bench/run.sh
 
 bench-mixed: $(BUILD)/showcase ## whether slow requests hurt quick ones; needs wrk
 	@bash bench/mixed.sh
@@ -82,14 +83,23 @@ bench-queue: $(BUILD)/queue ## the ring and the pool beside a queue of mutex and
 bench-streams: $(BUILD)/showcase ## 1 GB down and up, bytes per second of server CPU beside nginx; needs curl, nginx-light
 	@bash bench/streams.sh
 
-bench-files: $(BUILD)/showcase ## static files of 1 KB, 100 KB and 10 MB beside nginx; needs wrk, nginx-light
-	@bash bench/files.sh
+bench-files: $(BUILD)/showcase $(BENCHES) ## files of 1 KB, 100 KB, 10 MB beside nginx; needs wrk, curl, nginx-light
+	@NAME=files ROWS="file-1k file-100k file-10m" PEERS="$${PEERS:-nginx}" bash bench/run.sh
+
+pgo: ## what link-time optimisation and a profile gain, with the programs in build/pgo; needs gcc, wrk
+	@bash bench/pgo.sh
 
 bench-check: ## instructions per request against bench/baseline.txt; needs valgrind
 	@sh bench/check.sh
 
+bench-rooms: $(BUILD)/showcase $(BUILD)/ceiling ## instructions by room and so on; needs valgrind (skips wrk, strace)
+	@bash bench/rooms.sh
+
 bench-parser: ## the parser beside http_parser; needs libhttp-parser-dev, valgrind (skips what is missing)
 	@sh bench/parser.sh
+
+gzip: $(BUILD)/tests/gzip ## compression, and decoding of bodies; needs zlib1g-dev (skips curl, python3)
+	@sh tests/run.sh $(BUILD)/tests/gzip tests/interop_gzip.sh
 
 interop: $(BUILD)/showcase ## forms of curl, python3, node, chromium; conditions and ranges beside nginx (skips what is missing)
 	@bash tests/interop_forms.sh $(BUILD)/showcase
@@ -103,8 +113,8 @@ fuzz: ## libFuzzer on all that is parsed, FUZZ_SECONDS each (30); needs clang, l
 
 stress: ## a million deferred requests under ASan, 100,000 under TSan, with clients that leave
 	@mkdir -p $(BUILD)
-	$(CC) $(SANITIZE) -fsanitize=address,undefined -I. -pthread tests/stress.c -o $(BUILD)/stress-asan
-	$(CC) $(SANITIZE) -fsanitize=thread -I. -pthread tests/stress.c -o $(BUILD)/stress-tsan
+	$(CC) $(SANITIZE) -O1 -fsanitize=address,undefined -I. -pthread tests/stress.c -o $(BUILD)/stress-asan
+	$(CC) $(SANITIZE) -O1 -fsanitize=thread -I. -pthread tests/stress.c -o $(BUILD)/stress-tsan
 	$(BUILD)/stress-asan 1000000 600
 	$(BUILD)/stress-tsan 100000 600
 
@@ -157,10 +167,16 @@ $(BUILD)/assets_table.h: $(ASSETS) Makefile
 	done; echo "    {.path = NULL},"; echo "};"; } >>$@.part
 	@mv $@.part $@
 
-$(BENCHES): $(BUILD)/%: bench/%.c httpsrv.h $(BUILD)/flags
+$(BENCHES): $(BUILD)/%: bench/%.c httpsrv.h $(wildcard bench/*.h) $(BUILD)/flags
 	$(COMPILE) $< -o $@
 
+$(BUILD)/tests/test_again_small: tests/test_again.c
 $(BUILD)/tests/test_files_fallback: tests/test_files.c
+$(BUILD)/tests/test_file_cases_fallback: tests/test_file_cases.c
+
+# Not one of the tests of `make test`, which needs no library.
+$(BUILD)/tests/gzip: tests/gzip.c httpsrv.h $(wildcard tests/*.h) $(BUILD)/flags
+	$(COMPILE) -DHTTPSRV_ZLIB $< -o $@ -lz
 
 $(TESTS): $(BUILD)/tests/%: tests/%.c httpsrv.h $(wildcard tests/*.h tests/fuzz/*.[ch]) $(BUILD)/flags
 	$(COMPILE) $< -o $@

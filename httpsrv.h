@@ -454,6 +454,8 @@ typedef struct httpsrv_config {
     httpsrv_handover handover;                 // to which reactor they give a connection
     bool affinity; // bind reactors, acceptors and workers to one CPU each, in this order, of those the process has [no]
     int backlog;   // of each listening socket [1024]
+    bool defer_accept; // take in TCP connections when their first bytes are here: quicker if each has one request only;
+                       // those that send nothing stay with the kernel, out of sight of limits and time-outs [no]
     httpsrv_pool_config pools[HTTPSRV_MAX_POOLS];
     struct {
         int connections; // open at once in this server [soft limit of descriptors less 64; off: up to a million]
@@ -481,8 +483,7 @@ typedef struct httpsrv_config {
     } write_mark;     // also of a body on its way to httpsrv_read; low is at most high, which is at most 1 GB
     int64_t min_rate; // bytes per second that a client sends of a body or takes of an answer, else it is cut; measured
                       // over 10 s (HTTPSRV_RATE_PERIOD), or timeout_ms.write if shorter [128; off; at most 100 MB]
-    bool
-        keep_alive_header; // say "Keep-Alive: timeout=, max=" (seconds, requests left) where the connection persists [no]
+    bool keep_alive_header;  // say "Keep-Alive: timeout=, max=" (seconds, requests left) where it persists [no]
     const char *server_name; // value of the Server field ["httpsrv"]; "" sends none
     struct {
         int level;        // 1 (fast) to 9 (small) [5; off]
@@ -581,9 +582,8 @@ typedef struct httpsrv_route_config {
     int64_t max_body;          // bytes, decoded [max.body of the server]; negative: unlimited; HTTPSRV_ZERO: no body
     httpsrv_overload overload; // of the pool
     int timeout_ms;            // for the answer [timeout_ms.handler of the server; off]
-    bool
-        uncompressed; // its answers are never compressed: with a secret and text of the client's in one answer, its size
-                      // tells (BREACH) [no]
+    bool uncompressed; // answers are never compressed: where a secret and text of the client's meet in one, its size
+                       // tells (BREACH) [no]
     bool gunzip; // bodies in gzip are decoded, and max_body is of the decoded bytes, too; those in another coding get
                  // 415. With HTTPSRV_ZLIB [no: bodies come as they are]
 } httpsrv_route_config;
@@ -5221,6 +5221,8 @@ typedef enum hsrv_conn_state {
 #define HSRV_CONN_REFUSED  0x80u  // over max.connections or max.per_ip, and counted in neither
 #define HSRV_CONN_ENDING   0x100u // the answer just given is the last one
 #define HSRV_CONN_STUCK    0x200u // output waits for the client: the period of min_rate goes on from send to send
+#define HSRV_CONN_PARTED   0x400u // the client has said that this request is its last, and sent no body with it
+#define HSRV_CONN_WATCHED  0x800u // epoll knows it
 
 // Input that could not be used yet. The bytes follow the struct.
 typedef struct hsrv_input {
@@ -7292,6 +7294,7 @@ static bool hsrv_request_leave_buffer(httpsrv_req *req) {
 // Keeps a head that was found a route for, see hsrv_again: one without a body, that came in one piece and needed no memory.
 static void hsrv_request_keep_again(httpsrv_req *req) {
     hsrv_again *again = &req->loop->again;
+    if (req->route->pool || req->route->on_body) return; // leaves the reactor's buffer in any case
     if (again->wait > 0) {
         again->wait--;
         return;
@@ -7561,7 +7564,7 @@ static hsrv_conn *hsrv_conn_new(hsrv_loop *loop, int fd) {
     c->generation = loop->generation;
     c->stamp = (uint32_t)loop->now;
     c->state = HSRV_CONN_IDLE;
-    c->flags = HSRV_CONN_WRITABLE;
+    c->flags = HSRV_CONN_READABLE | HSRV_CONN_WRITABLE; // not known, but likely
     c->ring = HSRV_RINGS;
     return c;
 }
@@ -8110,10 +8113,11 @@ static hsrv_event hsrv_conn_next(hsrv_loop *loop, hsrv_conn *c) {
 }
 
 // After the last answer: says so to the client, then waits for it to close, unless it has. Input that comes to a closed
-// socket makes the kernel send RST, which can destroy the answer on its way: also after "Connection: close", as there
-// are clients that send on.
+// socket makes the kernel send RST, which can destroy the answer on its way. Only a client that has said itself that it
+// sends nothing more, and has not, is not waited for (RFC 9112 section 9.6), unless it was refused.
 static void hsrv_conn_finish(hsrv_loop *loop, hsrv_conn *c) {
-    if ((c->flags & HSRV_CONN_EOF) || hsrv_sys_shutdown_write(c->fd) != 0) {
+    const bool parted = (c->flags & HSRV_CONN_PARTED) && !(c->flags & HSRV_CONN_READABLE) && loop->window_len == 0;
+    if (parted || (c->flags & HSRV_CONN_EOF) || hsrv_sys_shutdown_write(c->fd) != 0) {
         hsrv_conn_close(loop, c);
         return;
     }
@@ -11367,6 +11371,8 @@ static void hsrv_dispatch_answered(hsrv_loop *loop, hsrv_conn *c) {
     if (req && !req->away && req->answered_twice) hsrv_loop_note(loop, HTTPSRV_LOG_ANSWERED_TWICE, c, 0);
     c->stamp = (uint32_t)loop->now;
     c->discarded = 0;
+    if (complete && !req->head.keep_alive && req->parser.total == 0 && req->status_sent < 400)
+        c->flags |= HSRV_CONN_PARTED;
     if (c->flags & HSRV_CONN_ENDING)
         c->state = HSRV_CONN_LAST;
     else
@@ -12340,6 +12346,16 @@ static bool hsrv_reactor_settle(hsrv_loop *loop, hsrv_conn *c) {
     return c->state == HSRV_CONN_LINGER;
 }
 
+// Has epoll watch a connection that stays: one that is served and closed at once never needs it. What has come meanwhile is
+// reported then.
+static void hsrv_reactor_watch(hsrv_loop *loop, hsrv_conn *c) {
+    if (HSRV_LIKELY(c->flags & HSRV_CONN_WATCHED)) return;
+    c->flags |= HSRV_CONN_WATCHED;
+    if (hsrv_loop_watch(loop, c->fd, HSRV_CONN_EVENTS, c->generation, c->slot) == 0) return;
+    hsrv_loop_note(loop, HTTPSRV_LOG_ACCEPT_FAILED, c, errno);
+    hsrv_conn_close(loop, c);
+}
+
 // Leaves a connection as it has to be while others are served.
 static void hsrv_reactor_leave(hsrv_loop *loop, hsrv_conn *c) {
     const bool over = loop->phase == HSRV_LOOP_DRAIN && c->state == HSRV_CONN_IDLE && !c->out.first;
@@ -12353,6 +12369,7 @@ static void hsrv_reactor_leave(hsrv_loop *loop, hsrv_conn *c) {
         hsrv_conn_close(loop, c);
         return;
     }
+    hsrv_reactor_watch(loop, c);
     hsrv_conn_arm(loop, c);
 }
 
@@ -12483,11 +12500,6 @@ static void hsrv_reactor_admit(hsrv_loop *loop, int fd, const struct sockaddr_st
     hsrv_platform_count(&loop->counters.open, 1);
     memcpy(c->peer, peer, sizeof c->peer);
     if (refused) c->flags |= HSRV_CONN_REFUSED;
-    if (hsrv_loop_watch(loop, fd, HSRV_CONN_EVENTS, c->generation, c->slot) != 0) {
-        hsrv_loop_note(loop, HTTPSRV_LOG_ACCEPT_FAILED, c, errno);
-        hsrv_conn_close(loop, c);
-        return;
-    }
     hsrv_reactor_serve(loop, c, event);
 }
 
@@ -13559,11 +13571,14 @@ static httpsrv_result hsrv_server_complete_routes(httpsrv *srv) {
 
 // ---- listening ----
 
-static int hsrv_server_set_options(const hsrv_address *address, int fd, bool sibling) {
+#define HSRV_DEFER_ACCEPT 10 // s after which the kernel hands over, or drops, a connection on which nothing has come
+
+static int hsrv_server_set_options(const hsrv_address *address, int fd, bool sibling, bool defer) {
     const bool is_v6 = address->storage.ss_family == AF_INET6;
     if (hsrv_sys_setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1) != 0) return -1;
     if (is_v6 && hsrv_sys_setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, !address->dual) != 0) return -1;
     if (sibling && hsrv_sys_setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, 1) != 0) return -1;
+    if (defer && hsrv_sys_setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, HSRV_DEFER_ACCEPT) != 0) return -1;
     return hsrv_sys_setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, 1); // accepted sockets inherit it
 }
 
@@ -13588,7 +13603,9 @@ static int hsrv_server_bind(httpsrv *srv, hsrv_address *address, int fd) {
 static int hsrv_server_open_socket(httpsrv *srv, hsrv_address *address, bool sibling) {
     const int fd = hsrv_sys_socket(address->storage.ss_family);
     if (fd < 0) return -1;
-    if (hsrv_server_set_options(address, fd, sibling) == 0 && hsrv_server_bind(srv, address, fd) == 0) return fd;
+    if (hsrv_server_set_options(address, fd, sibling, srv->config.defer_accept) == 0 &&
+        hsrv_server_bind(srv, address, fd) == 0)
+        return fd;
     const int err = errno;
     hsrv_sys_close(fd);
     errno = err;

@@ -65,8 +65,9 @@ count_all() {
     count_parser words -DHTTPSRV_NO_SIMD
     if has avx2; then count_parser avx2 -mavx2; fi
     build bench/check.c
-    count keep-alive httpsrv_poll "$temp/program" 1
-    count keep-alive-x16 httpsrv_poll "$temp/program" 16
+    for way in keep-alive varied keep-alive-x16 file; do
+        count $way httpsrv_poll "$temp/program" $way
+    done
 }
 
 write_baseline() {

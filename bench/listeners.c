@@ -7,18 +7,11 @@
 // begins with the first one of the client that came last.
 
 #define _GNU_SOURCE // memmem
-#include <arpa/inet.h>
+#include "client.h"
 #include <errno.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
 #include <time.h>
-#include <unistd.h>
 
 enum { DEFAULT_CLIENTS = 1000, DEFAULT_EVENTS = 5, TEXT_SIZE = 8192, PATIENCE_SECONDS = 60 };
 
@@ -27,49 +20,9 @@ typedef struct listener {
     size_t len;
 } listener;
 
-static void die(const char *what) {
-    perror(what);
-    exit(1);
-}
-
 static void give_up(const char *what, int number, const char *text) {
     fprintf(stderr, "listeners: client %d: %s\n%s\n", number, what, text);
     exit(1);
-}
-
-// Bytes of anonymous memory of a process.
-static long anonymous(const char *pid) {
-    char path[64], line[256];
-    long kilobytes = -1;
-    snprintf(path, sizeof path, "/proc/%s/smaps_rollup", pid);
-    FILE *file = fopen(path, "r");
-    if (!file) die(path);
-    while (fgets(line, sizeof line, file)) {
-        if (sscanf(line, "Anonymous: %ld kB", &kilobytes) == 1) break;
-    }
-    fclose(file);
-    return kilobytes * 1024;
-}
-
-static void raise_descriptor_limit(int wanted) {
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) die("getrlimit");
-    limit.rlim_cur = limit.rlim_max;
-    if (setrlimit(RLIMIT_NOFILE, &limit) != 0) die("setrlimit");
-    if (limit.rlim_cur >= (rlim_t)wanted + 16) return;
-    fprintf(stderr, "listeners: %d clients are more than the descriptor limit of %ld allows\n", wanted,
-            (long)limit.rlim_cur);
-    exit(1);
-}
-
-static int tune_in(int port) {
-    static const char request[] = "GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
-    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) != 0) die("connect");
-    if (send(fd, request, sizeof request - 1, MSG_NOSIGNAL) != (ssize_t)(sizeof request - 1)) die("send");
-    return fd;
 }
 
 // The next event from `at` on: the lines up to an empty one, of which one is "data:". Those of chunks end in CR LF and
@@ -167,7 +120,7 @@ int main(int argc, char **argv) {
     const long before = anonymous(argv[2]);
     for (int i = 0; i < clients; i++) {
         all[i].text = texts + (size_t)i * TEXT_SIZE;
-        fds[i].fd = tune_in(atoi(argv[1]));
+        fds[i].fd = dial(atoi(argv[1]), "GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n");
         fds[i].events = POLLIN;
     }
     receive_all(all, fds, clients, events);

@@ -10,6 +10,7 @@
 
 #define HTTPSRV_IMPLEMENTATION
 #include "httpsrv.h"
+#include "median.h"
 
 #ifdef HAVE_HTTP_PARSER
 #include <http_parser.h>
@@ -190,16 +191,6 @@ static int calibrate(parse_fn parse, httpsrv_str text) {
     return count;
 }
 
-static int compare_numbers(const void *a, const void *b) {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double numbers[ROUNDS]) {
-    qsort(numbers, ROUNDS, sizeof numbers[0], compare_numbers);
-    return numbers[ROUNDS / 2];
-}
-
 static double mb_per_second(const request *r, double ns) {
     return (double)r->text.len * 1e3 / ns;
 }
@@ -214,9 +205,9 @@ static void measure(const request *r) {
         their_ns[i] = run(parse_theirs, r->text, their_count) / their_count;
         ratio[i] = their_ns[i] / ns[i];
     }
-    const double mine = median(ns), other = median(their_ns);
+    const double mine = median(ns, ROUNDS), other = median(their_ns, ROUNDS);
     printf("%-8s %6zu %7d %9.1f %9.0f %15.1f %9.0f %8.2f\n", r->name, r->text.len, ours.num_fields, mine,
-           mb_per_second(r, mine), other, mb_per_second(r, other), median(ratio));
+           mb_per_second(r, mine), other, mb_per_second(r, other), median(ratio, ROUNDS));
 }
 
 static void print_header(void) {
@@ -235,7 +226,7 @@ static void measure(const request *r) {
     for (int i = 0; i < ROUNDS; i++) {
         ns[i] = run(parse_ours, r->text, count) / count;
     }
-    const double mine = median(ns);
+    const double mine = median(ns, ROUNDS);
     printf("%-8s %6zu %7d %9.1f %9.0f\n", r->name, r->text.len, ours.num_fields, mine, mb_per_second(r, mine));
 }
 

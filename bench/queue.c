@@ -10,6 +10,7 @@
 
 #define HTTPSRV_IMPLEMENTATION
 #include "httpsrv.h"
+#include "median.h"
 
 #include <sched.h>
 
@@ -315,16 +316,6 @@ static uint64_t calibrate(const point *p, bool is_ring, double seconds) {
     return items;
 }
 
-static int compare_numbers(const void *a, const void *b) {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double numbers[ROUNDS]) {
-    qsort(numbers, ROUNDS, sizeof numbers[0], compare_numbers);
-    return numbers[ROUNDS / 2];
-}
-
 static void measure(const point *p, double seconds) {
     const uint64_t items = calibrate(p, true, seconds / ROUNDS), plain_items = calibrate(p, false, seconds / ROUNDS);
     double ring[ROUNDS], plain[ROUNDS], ratio[ROUNDS];
@@ -333,9 +324,9 @@ static void measure(const point *p, double seconds) {
         plain[i] = (double)plain_items / point_seconds(p, false, plain_items);
         ratio[i] = ring[i] / plain[i];
     }
-    const double middle = median(ratio); // sorts them
-    printf("%-26s %12.2f %12.2f %8.2f   %.2f to %.2f\n", p->name, median(ring) / 1e6, median(plain) / 1e6, middle,
-           ratio[0], ratio[ROUNDS - 1]);
+    const double middle = median(ratio, ROUNDS); // sorts them
+    printf("%-26s %12.2f %12.2f %8.2f   %.2f to %.2f\n", p->name, median(ring, ROUNDS) / 1e6,
+           median(plain, ROUNDS) / 1e6, middle, ratio[0], ratio[ROUNDS - 1]);
     fflush(stdout);
 }
 

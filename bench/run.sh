@@ -1,301 +1,294 @@
 #!/usr/bin/env bash
-# Measures httpsrv.h against the ceiling (ceiling.c) and nginx with wrk, interleaved in one run. What
-# decides is requests per second of server CPU: wrk is busy before a fast server is, so requests per second
-# alone would measure wrk.
+# Measures httpsrv.h against the ceiling (ceiling.c) and its peers (peers.sh), interleaved in one run. What decides is
+# requests per second of server CPU (user and system time of the server's processes): wrk is busy before a fast server
+# is, so requests per second alone would measure wrk. Servers and rows take turns, and what is reported are medians of
+# the rounds' figures and of the ratios round by round.
 #
-#     make bench          ROUNDS=5 SECS=3 CONNECTIONS=64 in the environment change the effort
+#     make bench          in the environment: ROUNDS=5 SECS=2 CONNECTIONS=64 IDLE=10000 change the effort,
+#                         ROWS="hello x16" PEERS="nginx h2o" choose (PEERS=none: no peer), NAME=report names the results
 #
-# The server has one CPU and wrk another, except in the rows "...-shared", where both share both: that is
-# the fair comparison of a reactor with a reactor and a worker. "...-x16" sends 16 requests at once
-# (pipelined); their latency is that of 16 answers. The tables go to build/bench/ as well, beside the raw
-# figures.
+# The server has one CPU and wrk another, unless said otherwise. Each answer is compared with what it should be before
+# it is timed, and wrk must not see an error. The tables and the plot go to build/bench/, beside the raw figures.
 
-set -u
+name=bench
+# shellcheck source=bench/lib.sh
+. "$(dirname "$0")/lib.sh"
+: "${ROUNDS:=5}" "${SECS:=2}" "${CONNECTIONS:=64}" "${IDLE:=10000}" "${NAME:=report}" "${PEERS:=all}"
+: "${ROWS:=hello varied shared pool json echo-1k echo-64k file-1k file-100k file-10m conn x16 c1 c1000 idle}"
+# shellcheck source=bench/peers.sh
+. "$bench/peers.sh"
 
-: "${ROUNDS:=5}" "${SECS:=3}" "${CONNECTIONS:=64}" "${BUILD:=build}"
+raw=$results/$NAME.tsv
+names=(httpsrv ceiling) # of the servers, peers follow
+rows=()                 # that are timed
+declare -A started      # pid and port by server and set-up
+declare -A missing      # servers and rows that are not measured
+failed=0
 
-here=$(dirname "$0")
-results=$BUILD/bench
-raw=$results/raw.tsv
-temp=$(mktemp -d "${TMPDIR:-/tmp}/httpsrv-bench.XXXXXX") || exit 2
-ticks_per_second=$(getconf CLK_TCK)
-servers=()
-pid=0 port=0 # of the server started last
+# ---- rows ----
 
-clean_up() {
-    for server in "${servers[@]}"; do
-        kill "$server" 2>/dev/null
-    done
-    wait
-    rm -rf "$temp"
-}
-trap clean_up EXIT
-trap 'exit 130' INT TERM
-
-die() {
-    echo "bench: $*" >&2
-    exit 1
-}
-
-installed() {
-    command -v "$1" >/dev/null
-}
-
-# ---- starting servers ----
-
-# pinned CPUS COMMAND...: the command in place of this (sub)shell, on these CPUs
-pinned() {
-    if [ "$pinning" = yes ]; then
-        exec taskset -c "$@"
-    else
-        shift
-        exec "$@"
-    fi
-}
-
-# start COMMAND...: in the background; sets pid
-start() {
-    : >"$temp/out"
-    "$@" >"$temp/out" 2>"$temp/err" &
-    pid=$!
-    servers+=("$pid")
-}
-
-is_open() {
-    (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
-}
-
-# start_ours COMMAND...: a server that takes --port 0 and prints where it listens; sets pid and port
-start_ours() {
-    start "$@" --port 0
-    for ((try = 0; try < 200; try++)); do
-        port=$(sed -n 's/^listening on .*:\([0-9]*\)\/$/\1/p' "$temp/out")
-        [ -n "$port" ] && return
-        sleep 0.05
-    done
-    die "$* does not start: $(cat "$temp/err")"
+# What the row of this name asks, and how; see the variables.
+set_row() {
+    what='GET, 13 bytes'              # in words
+    path=/plaintext                   # what is asked for
+    expected=$temp/root/plaintext.txt # what must come
+    curl_flags=() wrk_flags=()        # how it is asked for
+    connections=$CONNECTIONS          # of wrk
+    ceiling_flags=()                  # that make the ceiling's answer the same
+    server_cpus=$server_cpu wrk_cpus=$client_cpu
+    case $1 in
+    hello) ;;
+    varied) what='hello, another field each time' wrk_flags=(-s "$temp/varied.lua") ;;
+    idle) what='bytes of memory for each idle connection' ;;
+    shared) what='hello, both CPUs for both sides' server_cpus=$both_cpus wrk_cpus=$both_cpus ;;
+    pool)
+        set_row shared
+        what='shared, answered by a worker' path=/pool/plaintext
+        ;;
+    json) set_body 'GET, 27 bytes of JSON' /json json.json ;;
+    echo-1k | echo-64k)
+        set_body 'POST, the body comes back' /echo "$1.bin"
+        curl_flags=(-H Expect: --data-binary "@$expected") wrk_flags=(-s "$temp/$1.lua")
+        ceiling_flags+=(--takes "$(wc -c <"$expected")")
+        ;;
+    file-1k | file-100k) set_body 'GET, a static file' "/files/$1.bin" "$1.bin" ;;
+    file-10m)
+        connections=$(((CONNECTIONS + 15) / 16))
+        set_body "GET, a static file, $connections connections" "/files/$1.bin" "$1.bin"
+        ;;
+    conn)
+        what='hello, a connection each' curl_flags=(-H 'Connection: close')
+        wrk_flags=("${curl_flags[@]}") ceiling_flags=(--close)
+        ;;
+    x16) what='hello, pipelined by 16' wrk_flags=(-s "$temp/x16.lua") ;;
+    c1) what='hello, one connection' connections=1 ;;
+    c1000) what='hello, 1,000 connections' connections=1000 ;;
+    *) die "what is the row \"$1\"?" ;;
+    esac
 }
 
-nginx_config() {
-    cat <<CONFIG
-daemon off;
-worker_processes 1;
-pid $temp/nginx.$port.pid;
-error_log $temp/nginx.log;
-events { worker_connections 4096; }
-http {
-    access_log off;
-    default_type text/plain;
-    keepalive_requests 1000000000;
-    client_body_temp_path $temp/body;
-    proxy_temp_path $temp/proxy;
-    fastcgi_temp_path $temp/fastcgi;
-    uwsgi_temp_path $temp/uwsgi;
-    scgi_temp_path $temp/scgi;
-    server {
-        listen 127.0.0.1:$port;
-        location / { return 200 'Hello, World!'; }
-    }
-}
-CONFIG
+# set_body WHAT PATH FILE
+set_body() {
+    what=$1 path=$2 expected=$temp/root/$3 ceiling_flags=(--body "$temp/root/$3")
 }
 
-# start_nginx PREFIX...: a child of ours on a port of its own; sets pid and port
-start_nginx() {
-    port=$((20000 + RANDOM % 10000))
-    while is_open "$port"; do
-        port=$((port + 1))
-    done
-    nginx_config >"$temp/nginx.$port.conf"
-    start "$@" nginx -e "$temp/nginx.log" -c "$temp/nginx.$port.conf"
-    for ((try = 0; try < 200; try++)); do
-        is_open "$port" && return
-        sleep 0.05
-    done
-    die "nginx does not start: $(cat "$temp/err" "$temp/nginx.log")"
-}
-
-# A server and its children, as nginx has them.
-family() {
-    echo "$1" "$(cat "/proc/$1/task/"*/children)"
-}
-
-# Clock ticks of user and system time of all threads of a server so far. Fields are counted behind the name.
-cpu_ticks() {
-    local member
-    for member in $(family "$1"); do
-        sed 's/.*) //' "/proc/$member/task/"*/stat
-    done | awk '{ sum += $12 + $13 } END { print sum + 0 }'
-}
-
-# ---- rows: a server, a path and a way to ask ----
-
-names=()
-declare -A row_pid row_port row_path row_cpus row_script
-
-# fetch PATH: status and body of one answer of the server started last
-fetch() {
-    local line status length=0
-    exec 3<>"/dev/tcp/127.0.0.1/$port" || return
-    printf 'GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n' "$1" >&3
-    read -r -t 5 _ status _ <&3
-    while read -r -t 5 line <&3 && [ "$line" != $'\r' ]; do
-        [[ ${line,,} =~ ^content-length:\ *([0-9]+) ]] && length=${BASH_REMATCH[1]}
-    done
-    echo "$status $(head -c "$length" <&3)"
-    exec 3>&-
-}
-
-# row NAME PATH CPUS-OF-WRK [SCRIPT]: for the server started last, whose answer must be right
-row() {
-    local answer
-    answer=$(fetch "$2")
-    [ "$answer" = '200 Hello, World!' ] || die "$1 answers \"$answer\""
-    names+=("$1")
-    row_pid[$1]=$pid row_port[$1]=$port row_path[$1]=$2 row_cpus[$1]=$3 row_script[$1]=${4-}
-}
-
-# load NAME SECONDS: runs wrk against a row
-load() {
-    local script=${row_script[$1]}
-    (pinned "${row_cpus[$1]}" wrk -t1 -c"$CONNECTIONS" -d"$2s" --latency ${script:+-s "$script"} \
-        "http://127.0.0.1:${row_port[$1]}${row_path[$1]}") >"$temp/wrk" || die "wrk: $(cat "$temp/wrk")"
-}
-
-# What wrk printed in one line: requests, requests/s, p50 and p99 in microseconds, errors
-parse_wrk() {
-    awk '
-        function us(text) {
-            return text * (text ~ /us$/ ? 1 : text ~ /ms$/ ? 1000 : 1000000)
-        }
-        $1 == "50%" { p50 = us($2) }
-        $1 == "99%" { p99 = us($2) }
-        / requests in / { requests = $1 }
-        /^Requests\/sec:/ { rate = $2 }
-        /Socket errors:/ { errors += $4 + $6 + $8 + $10 }
-        /Non-2xx/ { errors += $NF }
-        END { print requests + 0, rate + 0, p50 + 0, p99 + 0, errors + 0 }
-    ' "$temp/wrk"
-}
-
-# measure ROUND NAME: adds a line to the raw figures
-measure() {
-    local before after
-    before=$(cpu_ticks "${row_pid[$2]}")
-    load "$2" "$SECS"
-    after=$(cpu_ticks "${row_pid[$2]}")
-    parse_wrk | awk -v OFS='\t' -v round="$1" -v name="$2" -v secs="$SECS" \
-        -v cpu="$(awk "BEGIN { print ($after - $before) / $ticks_per_second }")" '
-        { print round, name, (cpu > 0 ? $1 / cpu : 0), $2, $3, $4, 100 * cpu / secs, $5 }' >>"$raw"
-}
-
-# ---- system calls ----
-
-# count_calls NAME PATH START COMMAND...: the system calls per request, from a run of its own under strace
-count_calls() {
-    local name=$1 path=$2 begin=$3 tracee requests
-    shift 3
-    "$begin" strace -c -f -o "$temp/strace" "$@"
-    wrk -t1 -c"$CONNECTIONS" -d1s --latency "http://127.0.0.1:$port$path" >"$temp/wrk"
-    read -r requests _ <<<"$(parse_wrk)"
-    tracee=$(cat "/proc/$pid/task/$pid/children")
-    kill -TERM ${tracee:?}
-    wait "$pid"
-    awk -v name="$name" -v requests="$requests" '
-        $1 ~ /^[0-9.]+$/ && $NF != "total" && requests > 0 && $4 / requests >= 0.01 {
-            list = list sprintf("  %s %.2f", $NF, $4 / requests)
-        }
-        END { printf "%-14s%s\n", name, list }
-    ' "$temp/strace"
-}
-
-# ---- the run ----
-
-prepare() {
-    installed wrk || die 'wrk is not installed (Debian package wrk)'
-    mkdir -p "$results"
-    : >"$raw"
-    pinning=yes
-    if [ "$(nproc)" -lt 2 ] || ! installed taskset; then
-        echo 'bench: one CPU or no taskset (Debian package util-linux): nothing is pinned' >&2
-        pinning=no
-    fi
-    cat >"$temp/x16.lua" <<'LUA'
-init = function()
-    local batch = {}
-    for i = 1, 16 do batch[i] = wrk.format() end
-    requests = table.concat(batch)
-end
-request = function() return requests end
+make_files() {
+    local size
+    mkdir "$temp/root" || exit 2
+    chmod 755 "$temp/root"
+    printf 'Hello, World!' >"$temp/root/plaintext.txt"
+    printf '{"message":"Hello, World!"}' >"$temp/root/json.json"
+    for size in 1k 64k; do
+        head -c "${size^^}" /dev/zero | tr '\0' x >"$temp/root/echo-$size.bin"
+        cat >"$temp/echo-$size.lua" <<LUA
+wrk.method = "POST"
+wrk.headers["Content-Type"] = "application/octet-stream"
+wrk.body = string.rep("x", $(wc -c <"$temp/root/echo-$size.bin"))
 LUA
+    done
+    for size in 1k 100k 10m; do
+        head -c "${size^^}" /dev/urandom >"$temp/root/file-$size.bin"
+    done
+    write_x16_script "$temp/x16.lua"
+    write_varied_script "$temp/varied.lua"
 }
 
-start_rows() {
-    start_ours pinned 0 "$BUILD/showcase" --quiet --reactors 1 --pool-threads 1
-    row inline /plaintext 1
-    row inline-x16 /plaintext 1 "$temp/x16.lua"
-    start_ours pinned 0,1 "$BUILD/showcase" --quiet --reactors 1 --pool-threads 1
-    row inline-shared /plaintext 0,1
-    row pool-shared /pool/plaintext 0,1
-    start_ours pinned 0 "$BUILD/ceiling"
-    row ceiling /plaintext 1
-    row ceiling-x16 /plaintext 1 "$temp/x16.lua"
-    if ! installed nginx; then
-        echo 'bench: nginx is not installed (Debian package nginx-light), left out' >&2
+# ---- servers ----
+
+# begin SERVER: starts one; sets pid and port
+begin() {
+    if [ "$1" = nginx ]; then start_nginx_rows "$server_cpus"; else "start_$1" "$server_cpus"; fi
+}
+
+# serve SERVER: sets pid and port to those of the server for the row that is set, which is started when first wanted
+serve() {
+    local key="$1 $server_cpus"
+    [ "$1" != ceiling ] || key+=" ${ceiling_flags[*]}"
+    if [ -z "${started[$key]-}" ]; then
+        begin "$1"
+        started[$key]="$pid $port"
+    fi
+    read -r pid port <<<"${started[$key]}"
+}
+
+choose_peers() {
+    local peer
+    [ "$PEERS" != all ] || PEERS=${all_peers[*]}
+    for peer in $PEERS; do
+        [ "$peer" != none ] || continue
+        [ -n "${package[$peer]-}" ] || die "what is the peer \"$peer\"?"
+        if has_peer "$peer"; then
+            names+=("$peer")
+        else
+            notice "$peer is not installed (Debian package ${package[$peer]}), left out"
+        fi
+    done
+}
+
+# leave_out SERVER ROW REASON
+leave_out() {
+    missing[$1 $2]=yes
+    printf 'none\t%s\t%s\t%s\n' "$2" "$1" "$3" >>"$raw"
+}
+
+is_peer() {
+    [ "$1" != httpsrv ] && [ "$1" != ceiling ]
+}
+
+# answers SERVER ROW: whether the answer to the row that is set is what it should be; notes the size of its head. What is
+# ours must answer right.
+answers() {
+    local answer
+    serve "$1"
+    answer=$(curl -sS -m 10 -o "$temp/got" -w '%{http_code}\t%{size_header}' "${curl_flags[@]}" \
+        "http://127.0.0.1:$port$path" 2>&1)
+    if [ "${answer%$'\t'*}" = 200 ] && cmp -s "$temp/got" "$expected"; then
+        printf 'head\t%s\t%s\t%s\n' "$2" "$1" "${answer#*$'\t'}" >>"$raw"
         return
     fi
-    start_nginx pinned 0
-    row nginx /plaintext 1
-    row nginx-x16 /plaintext 1 "$temp/x16.lua"
+    is_peer "$1" || die "$1, $2: wrong answer, $answer"
+    notice "$1, $2: wrong answer, $answer: left out"
+    return 1
 }
 
-measure_rows() {
-    local name round
-    for name in "${names[@]}"; do
-        load "$name" 1
-    done
-    for ((round = 1; round <= ROUNDS; round++)); do
-        echo "bench: round $round of $ROUNDS" >&2
-        for name in "${names[@]}"; do
-            measure "$round" "$name"
+# Compares all answers before anything is timed.
+check_answers() {
+    local row server reason
+    for row in $ROWS; do
+        set_row "$row"
+        printf 'what\t%s\t%s\n' "$row" "$what" >>"$raw"
+        [ "$row" = idle ] || rows+=("$row")
+        for server in "${names[@]}"; do
+            if reason=$(lacks "$server" "$row"); then
+                leave_out "$server" "$row" "$reason"
+            else
+                answers "$server" "$row" || leave_out "$server" "$row" 'it answers something else'
+            fi
         done
     done
 }
 
-count_all_calls() {
-    if ! installed strace; then
-        echo 'bench: strace is not installed (Debian package strace), system calls are not counted' >&2
-        return
-    fi
-    echo 'System calls per request (strace -c -f, a run of its own, 0.01 and more):'
-    echo
-    count_calls inline /plaintext start_ours "$BUILD/showcase" --quiet --reactors 1
-    count_calls pool /pool/plaintext start_ours "$BUILD/showcase" --quiet --reactors 1 --pool-threads 1
-    count_calls ceiling /plaintext start_ours "$BUILD/ceiling"
-    installed nginx && count_calls nginx /plaintext start_nginx
+# ---- measuring ----
+
+# load SECONDS SERVER: runs wrk against the row that is set
+load() {
+    serve "$2"
+    run_wrk "$wrk_cpus" "$1" "$connections" "http://127.0.0.1:$port$path" "${wrk_flags[@]}"
 }
+
+# measure ROUND ROW SERVER: adds a line to the raw figures
+measure() {
+    local before after requests rate p50 p99 errors
+    serve "$3"
+    before=$(cpu_us "$pid")
+    load "$SECS" "$3"
+    kill -0 "$pid" 2>/dev/null || die "$3, $2: the server has ended"
+    after=$(cpu_us "$pid")
+    read -r requests rate p50 p99 errors < <(parse_wrk)
+    if [ "$errors" -gt 0 ]; then
+        notice "$3, $2: $errors errors: $(grep -E 'Socket errors|Non-2xx' "$temp/wrk")"
+        is_peer "$3" || failed=1
+    fi
+    awk -v OFS='\t' -v round="$1" -v row="$2" -v server="$3" -v requests="$requests" -v us=$((after - before)) \
+        -v rate="$rate" -v p50="$p50" -v p99="$p99" -v secs="$SECS" -v errors="$errors" 'BEGIN {
+            print "time", round, row, server, (us > 0 ? requests * 1000000 / us : 0), rate, p50, p99,
+                us / secs / 10000, errors
+        }' >>"$raw"
+}
+
+# each_row FUNCTION ARGUMENT FIRST: calls it with the argument, row and server, for all that are measured, the servers of
+# each row from the FIRST on and round, so that each comes first in turn.
+each_row() {
+    local row server i
+    for row in "${rows[@]}"; do
+        set_row "$row"
+        for ((i = 0; i < ${#names[@]}; i++)); do
+            server=${names[($3 + i) % ${#names[@]}]}
+            [ -n "${missing[$server $row]-}" ] || "$1" "$2" "$row" "$server"
+        done
+    done
+}
+
+count=0
+count_one() {
+    count=$((count + 1))
+}
+
+say_how_long() {
+    each_row count_one 0 0
+    [ "$count" -gt 0 ] || return
+    notice "$count measurements a round, $ROUNDS rounds of $SECS s: about" \
+        "$(awk "BEGIN { print int($count * (($ROUNDS > 1) * 1.1 + $ROUNDS * ($SECS + 0.1)) / 60 + 1) }") minutes"
+}
+
+warm_up() {
+    load "$1" "$3"
+}
+
+measure_rows() {
+    local round
+    [ "$count" -gt 0 ] || return
+    [ "$ROUNDS" -eq 1 ] || each_row warm_up 1 0
+    for ((round = 1; round <= ROUNDS; round++)); do
+        notice "round $round of $ROUNDS"
+        each_row measure "$round" "$round"
+    done
+}
+
+# Each server anew, as memory that has been used is used again.
+measure_idle() {
+    local server bytes
+    set_row idle
+    for server in "${names[@]}"; do
+        [ -z "${missing[$server idle]-}" ] || continue
+        begin "$server"
+        "$BUILD/idle" "$port" "$pid" 1 >/dev/null # so that start-up is over
+        if "$BUILD/idle" "$port" "$pid" "$IDLE" >"$temp/idle" 2>"$temp/err"; then
+            bytes=$(sed 's/.* \([-0-9]*\) for each$/\1/' "$temp/idle")
+            printf 'idle\t%s\t%s\n' "$server" "$bytes" >>"$raw"
+        else
+            leave_out "$server" idle "$(tail -n 1 "$temp/err")"
+        fi
+        stop "$pid"
+    done
+}
+
+# ---- the report ----
 
 about() {
-    echo "$(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1), $(nproc) CPUs, Linux $(uname -r);" \
-        "$ROUNDS rounds of $SECS s, $CONNECTIONS connections; medians."
+    local server
+    echo "$(machine); $($CC --version | head -n 1), $CFLAGS; $(date +%F)."
+    [ "$count" -eq 0 ] || echo "$ROUNDS rounds of $SECS s, $CONNECTIONS connections where nothing else is said."
+    printf '%s' "$(wrk -v 2>&1 | sed -n 's/^\(wrk [^ ]*\).*/\1/p')"
+    for server in "${names[@]:2}"; do
+        printf ', %s %s' "$server" "$(version "$server")"
+    done
+    echo
 }
 
+report() {
+    local format
+    about >"$temp/about"
+    for format in text markdown; do
+        {
+            cat "$temp/about"
+            echo
+            awk -v format=$format -f "$bench/figures.awk" -f "$bench/report.awk" "$raw"
+        } >"$results/$NAME.$format"
+    done
+    mv "$results/$NAME.markdown" "$results/$NAME.md"
+    awk -v about="$(cat "$temp/about")" -f "$bench/figures.awk" -f "$bench/plot.awk" "$raw" >"$results/$NAME.svg"
+    cat "$results/$NAME.text"
+}
+
+need wrk=wrk curl=curl
 prepare
-start_rows
+: >"$raw"
+make_files
+choose_peers
+check_answers
+say_how_long
+case " $ROWS " in *' idle '*) measure_idle ;; esac
 measure_rows
-count_all_calls >"$temp/calls"
-for format in text markdown; do
-    {
-        about
-        echo
-        awk -v format=$format -f "$here/report.awk" "$raw"
-        echo
-        if [ $format = text ]; then
-            cat "$temp/calls"
-        else
-            sed 's/^[a-z]/    &/' "$temp/calls" # the lines of the rows as a block of code
-        fi
-    } >"$results/report.$format"
-done
-mv "$results/report.markdown" "$results/report.md"
-cat "$results/report.text"
+report
+exit $failed

@@ -139,6 +139,15 @@ TEST_FN struct client dial_port(int port) {
 
 #define dial(port) (TEST_HERE(), dial_port(port))
 
+TEST_FN bool net_has_ipv6(void) {
+    struct sockaddr_storage address;
+    socklen_t size = net_address(&address, "::1", 0);
+    int fd = net_socket(AF_INET6);
+    bool yes = fd >= 0 && bind(fd, (struct sockaddr *)&address, size) == 0;
+    if (fd >= 0) close(fd);
+    return yes;
+}
+
 // Whether nobody listens there.
 TEST_FN bool net_refused(int port) {
     int fd = net_socket(AF_INET);
@@ -156,6 +165,11 @@ TEST_FN void hang_up(struct client *c) {
     c->fd = -1;
     c->buf = c->decoded = NULL;
     c->at = c->len = c->size = 0;
+}
+
+TEST_FN void hang_up_all(struct client *clients, int count) {
+    for (int i = 0; i < count; i++)
+        hang_up(&clients[i]);
 }
 
 TEST_FN void net_reset(struct client *c) {
@@ -251,11 +265,20 @@ TEST_FN bool net_receive(struct client *c, int64_t deadline) {
     return false;
 }
 
+// Receives until n bytes are there to be consumed; false if the connection ends before.
+TEST_FN bool net_reach(struct client *c, size_t n) {
+    int64_t deadline = net_deadline();
+    while (c->len - c->at < n) {
+        if (net_receive(c, deadline)) continue;
+        NET_CHECK(c, c->eof, "timed out");
+        return false;
+    }
+    return true;
+}
+
 // Receives until n bytes are there to be consumed.
 TEST_FN void net_need(struct client *c, size_t n) {
-    int64_t deadline = net_deadline();
-    while (c->len - c->at < n)
-        if (!net_receive(c, deadline)) net_fail(c, c->eof ? "connection ended early" : "timed out");
+    NET_CHECK(c, net_reach(c, n), "connection ended early");
 }
 
 // Receives until the end of the stream; returns the bytes that were there to be consumed.

@@ -12,8 +12,12 @@
 
 #include "net.h"
 #include "test.h"
+#include <pthread.h>
+#include <sys/eventfd.h>
 
 #define BLOB_BYTES (8 << 20)
+#define HELLO      "Hello, World!\n" // what /hello says
+#define NEXT       "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n"
 
 struct server {
     httpsrv *srv;
@@ -27,6 +31,11 @@ struct server {
     int gate;               // 1: open
     int gone;               // handlers at the gate that have seen their client go
     int handled;            // calls of handlers that count
+    int failing_at, asked;  // the allocation that fails, from 1, and how many there have been since that was set
+    // below: where the test turns the loop itself
+    bool polled;
+    pthread_t host;
+    int host_leaves; // eventfd that makes the host end without a drain
 };
 
 static char blob[BLOB_BYTES]; // what /big and /borrow send a piece of
@@ -34,6 +43,16 @@ static char blob[BLOB_BYTES]; // what /big and /borrow send a piece of
 #define LOAD(x)         __atomic_load_n(&(x), __ATOMIC_ACQUIRE)
 #define STORE(x, value) __atomic_store_n(&(x), (value), __ATOMIC_RELEASE)
 #define COUNT(x)        ((void)__atomic_add_fetch(&(x), 1, __ATOMIC_ACQ_REL))
+
+// A test that is run in those of the file's `ways` for which the condition holds, each of which is `way` then.
+#define TEST_WAYS(id, condition)                           \
+    static void id##_this_way(void);                       \
+    TEST(id) {                                             \
+        for (way = ways; way < ways + ROWS(ways); way++) { \
+            if (condition) id##_this_way();                \
+        }                                                  \
+    }                                                      \
+    static void id##_this_way(void)
 
 // ---- allocator: each block is preceded by its size ----
 
@@ -55,6 +74,11 @@ TEST_FN void *counting_free(struct server *s, char *block, size_t old_size) {
     return NULL;
 }
 
+TEST_FN bool allocation_fails(struct server *s) {
+    const int at = LOAD(s->failing_at);
+    return at > 0 && __atomic_add_fetch(&s->asked, 1, __ATOMIC_ACQ_REL) == at;
+}
+
 TEST_FN void *counting_realloc(void *user, void *ptr, size_t old_size, size_t new_size) {
     struct server *s = (struct server *)user;
     char *block = ptr ? (char *)ptr - BLOCK_HEAD : NULL, *fresh;
@@ -62,6 +86,7 @@ TEST_FN void *counting_realloc(void *user, void *ptr, size_t old_size, size_t ne
     if (block) memcpy(&kept, block, sizeof kept);
     if (old_size != kept) FAIL("allocator: old_size %zu of a block of %zu bytes", old_size, kept);
     if (new_size == 0) return counting_free(s, block, old_size);
+    if (allocation_fails(s)) return NULL;
     fresh = (char *)realloc(block, BLOCK_HEAD + new_size);
     if (!fresh) return NULL;
     memcpy(fresh, &new_size, sizeof new_size);
@@ -94,7 +119,7 @@ TEST_FN httpsrv_str blob_view(size_t len) {
 }
 
 TEST_FN void on_hello(httpsrv_req *req, void *user) {
-    httpsrv_result result = httpsrv_reply(req, 200, "text/plain", HTTPSRV_STR("Hello, World!\n"));
+    httpsrv_result result = httpsrv_reply(req, 200, "text/plain", HTTPSRV_STR(HELLO));
     COUNT(((struct server *)user)->handled);
     CHECK(result == HTTPSRV_OK || result == HTTPSRV_GONE);
 }
@@ -187,6 +212,46 @@ TEST_FN void on_never(httpsrv_req *req, void *user) {
     (void)user;
 }
 
+TEST_FN void on_peer(httpsrv_req *req, void *user) {
+    (void)user;
+    httpsrv_reply(req, 200, "text/plain", httpsrv_peer(req));
+}
+
+// ---- requests that are answered later, by the number in their targets ----
+
+static httpsrv_token numbered_tokens[1000];
+static pthread_mutex_t numbered_lock = PTHREAD_MUTEX_INITIALIZER;
+
+TEST_FN httpsrv_token token_of(int n) {
+    pthread_mutex_lock(&numbered_lock);
+    const httpsrv_token token = numbered_tokens[n];
+    pthread_mutex_unlock(&numbered_lock);
+    return token;
+}
+
+TEST_FN void keep_token(struct server *s, size_t n, httpsrv_token token) {
+    CHECK_CMP(n, <, ROWS(numbered_tokens));
+    pthread_mutex_lock(&numbered_lock);
+    numbered_tokens[n] = token;
+    pthread_mutex_unlock(&numbered_lock);
+    COUNT(s->arrived);
+}
+
+// Defers; who has sent it finds the token by its number.
+TEST_FN void on_defer(httpsrv_req *req, void *user) {
+    const httpsrv_token token = httpsrv_defer(req);
+    CHECK(token.id != 0);
+    keep_token((struct server *)user, number_param(req, "n"), token);
+}
+
+// Sends a request to a route /d/:n and waits until its handler has kept the token.
+TEST_FN httpsrv_token defer_number(struct server *s, struct client *c, int n) {
+    const int before = LOAD(s->arrived);
+    SENDF(c, "GET /d/%d HTTP/1.1\r\nHost: a\r\n\r\n", n);
+    WAIT(LOAD(s->arrived) == before + 1);
+    return token_of(n);
+}
+
 // ---- life ----
 
 struct common_route {
@@ -213,6 +278,7 @@ TEST_FN void route_all(struct server *s, const char *prefix, const char *pool) {
 TEST_FN void prepare(struct server *s, const httpsrv_config *config) {
     httpsrv_config c = *config;
     memset(s, 0, sizeof *s);
+    memset(numbered_tokens, 0, sizeof numbered_tokens);
     if (blob[1] == 0)
         for (size_t i = 0; i < BLOB_BYTES; i++)
             blob[i] = (char)('!' + (i * 7 + i / 89) % 90);
@@ -232,6 +298,43 @@ TEST_FN void go(struct server *s) {
     if (httpsrv_start(s->srv) != HTTPSRV_OK) FAIL("httpsrv_start: %s", httpsrv_error(s->srv));
     s->port = httpsrv_port(s->srv, 0);
     CHECK_CMP(s->port, >, 0);
+}
+
+// A host's loop, as httpsrv_poll describes it.
+TEST_FN void *turn_loop(void *user) {
+    const struct server *s = (const struct server *)user;
+    struct pollfd fds[2] = {{httpsrv_fd(s->srv), POLLIN, 0}, {s->host_leaves, POLLIN, 0}};
+    do {
+        poll(fds, 2, httpsrv_timeout(s->srv));
+    } while (fds[1].revents == 0 && httpsrv_poll(s->srv, 0) == HTTPSRV_OK);
+    return NULL;
+}
+
+TEST_FN void listen_only(struct server *s) {
+    CHECK_INT(httpsrv_listen(s->srv), HTTPSRV_OK);
+    s->port = httpsrv_port(s->srv, 0);
+}
+
+// Without reactors: a thread of ours turns the loop.
+TEST_FN void go_polled(struct server *s) {
+    listen_only(s);
+    s->polled = true;
+    s->host_leaves = eventfd(0, EFD_CLOEXEC);
+    CHECK_INT(pthread_create(&s->host, NULL, turn_loop, s), 0);
+}
+
+// For a test that turns the loop from its own thread.
+#define TURN_UNTIL(s, condition) \
+    TEST_UNTIL("TURN_UNTIL(" #condition ")", condition, CHECK_INT(httpsrv_poll((s)->srv, 1), HTTPSRV_OK))
+
+// Waits for the end of a server that has been stopped.
+TEST_FN void join_server(struct server *s) {
+    if (!s->polled) {
+        CHECK_INT(httpsrv_join(s->srv), HTTPSRV_OK);
+        return;
+    }
+    pthread_join(s->host, NULL);
+    close(s->host_leaves);
 }
 
 TEST_FN void serve(struct server *s, const httpsrv_config *config) {
@@ -265,7 +368,7 @@ TEST_FN void dispose(struct server *s) {
 
 TEST_FN void finish(struct server *s) {
     httpsrv_stop(s->srv);
-    CHECK_INT(httpsrv_join(s->srv), HTTPSRV_OK);
+    join_server(s);
     CHECK_INT(metrics(s).connections, 0);
     dispose(s);
 }
@@ -274,7 +377,7 @@ TEST_FN void finish(struct server *s) {
 TEST_FN void check_alive(struct server *s) {
     struct client c = dial(s->port);
     GET(&c, "/hello");
-    EXPECT(&c, 200, "Hello, World!\n");
+    EXPECT(&c, 200, HELLO);
     hang_up(&c);
 }
 
@@ -287,6 +390,15 @@ TEST_FN struct client ask(const struct server *s, const char *request) {
 }
 
 #define ASK(s, request) (TEST_HERE(), ask((s), (request)))
+
+// While the grace of a drain lasts, whoever comes is still served, and told to come back elsewhere.
+TEST_FN void check_served_in_grace(const struct server *s) {
+    struct client c = ASK(s, NEXT);
+    CHECK_INT(c.status, 200);
+    CHECK(c.close);
+    EXPECT_EOF(&c);
+    hang_up(&c);
+}
 
 TEST_FN void check_blob(const struct client *c, size_t len) {
     CHECK_INT(c->status, 200);

@@ -18,6 +18,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE 1
 #endif
+#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
@@ -46,15 +47,20 @@
 #if defined(__SANITIZE_THREAD__) || TEST_HAS_FEATURE(thread_sanitizer)
 #define TEST_TSAN 1
 #endif
+// TEST_FEWER: so many, or a part of it where a sanitizer slows everything down.
 #if defined(TEST_ASAN) || defined(TEST_TSAN)
-#define TEST_DEFAULT_SCALE 3
+#define TEST_DEFAULT_SCALE     3
+#define TEST_FEWER(n, divisor) ((n) / (divisor))
 #else
-#define TEST_DEFAULT_SCALE 1
+#define TEST_DEFAULT_SCALE     1
+#define TEST_FEWER(n, divisor) (n)
 #endif
 
 #ifndef TEST_TIMEOUT_MS
 #define TEST_TIMEOUT_MS 20000
 #endif
+
+#define ROWS(table) (sizeof(table) / sizeof *(table))
 
 #define TEST_FN            __attribute__((unused)) static
 #define TEST_EXIT_SKIPPED  77
@@ -267,19 +273,40 @@ TEST_FN size_t test_strlen(const char *text) {
                  part_);                                                                                        \
     } while (0)
 
-// Waits until something that another thread does has happened.
-#define WAIT(condition)                                                              \
-    do {                                                                             \
-        int64_t until_ = test_now() + test_ms(10000);                                \
-        TEST_HERE();                                                                 \
-        while (!(condition)) {                                                       \
-            if (test_now() > until_) FAIL("WAIT(%s): has not happened", #condition); \
-            test_sleep(1);                                                           \
-        }                                                                            \
+// Takes a step again and again until the condition holds; what: how a failure calls it.
+#define TEST_UNTIL(what, condition, step)                                \
+    do {                                                                 \
+        int64_t until_ = test_now() + test_ms(10000);                    \
+        TEST_HERE();                                                     \
+        while (!(condition)) {                                           \
+            if (test_now() > until_) FAIL("%s: has not happened", what); \
+            step;                                                        \
+        }                                                                \
     } while (0)
+
+// Waits until something that another thread does has happened.
+#define WAIT(condition) TEST_UNTIL("WAIT(" #condition ")", condition, test_sleep(1))
 
 // Ends the test as skipped, with a notice.
 #define SKIP(...) (fprintf(stderr, __VA_ARGS__), fputc('\n', stderr), fflush(stderr), _exit(TEST_EXIT_SKIPPED))
+
+// ---- the surroundings ----
+
+// How many entries a directory has, but for those that begin with a dot.
+TEST_FN int test_entries(const char *directory) {
+    DIR *dir = opendir(directory);
+    int n = 0;
+    CHECK(dir != NULL);
+    for (const struct dirent *entry; (entry = readdir(dir)) != NULL;)
+        n += entry->d_name[0] != '.';
+    closedir(dir);
+    return n;
+}
+
+// How many descriptors this process has open.
+TEST_FN int test_descriptors(void) {
+    return test_entries("/proc/self/fd") - 1; // without the one that lists them
+}
 
 // ---- the parent ----
 

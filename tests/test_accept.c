@@ -1,21 +1,17 @@
 // Who accepts and on what: acceptors, Unix sockets, inherited sockets, affinity. Over real sockets.
 
 #include "test.h"
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 
-// Two calls that the tests have a hand in. See held_accept() and watched_chmod().
-static long held_accept(long number, ...);
+// Two calls that the tests have a hand in. See hooked_accept() and watched_chmod().
+#define HTTPSRV_SEAM "tests/seam_accept.h"
 static int watched_chmod(const char *path, mode_t mode);
-#define FIRST(first, ...) (first)
-#define syscall(...)      (FIRST(__VA_ARGS__, 0) == SYS_accept4 ? held_accept(__VA_ARGS__) : (syscall)(__VA_ARGS__))
 #define chmod(path, mode) watched_chmod((path), (mode))
 
 #define HTTPSRV_IMPLEMENTATION
 #include "../httpsrv.h"
 
-#undef syscall
+#undef hsrv_sys_accept
 #undef chmod
 
 #include "server.h"
@@ -24,10 +20,7 @@ static int watched_chmod(const char *path, mode_t mode);
 #include <sched.h>
 #include <sys/un.h>
 
-#define ROWS(table) (sizeof(table) / sizeof *(table))
-#define HELLO       "Hello, World!\n"
-#define NEXT        "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n"
-#define HALF        "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello"
+#define HALF "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello"
 
 enum { MAX_REACTORS = 4, MAX_CPUS = 256 };
 
@@ -44,38 +37,17 @@ static int64_t cpu_ms(void) {
            (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1000;
 }
 
-static int count_entries(const char *directory) {
-    DIR *dir = opendir(directory);
-    int n = 0;
-    CHECK(dir != NULL);
-    for (struct dirent *entry = readdir(dir); entry; entry = readdir(dir))
-        n += entry->d_name[0] != '.';
-    closedir(dir);
-    return n;
-}
-
-static int count_descriptors(void) {
-    return count_entries("/proc/self/fd"); // and one that lists them, each time
-}
-
 // ---- accepting by permission ----
 
 static int holding;  // 1: whoever accepts waits until it is 0
 static int held_now; // threads that do
 
-static long held_accept(long number, ...) {
-    va_list args;
-    va_start(args, number);
-    const int listener = va_arg(args, int);
-    struct sockaddr *address = va_arg(args, struct sockaddr *);
-    socklen_t *len = va_arg(args, socklen_t *);
-    const int flags = va_arg(args, int);
-    va_end(args);
+static int hooked_accept(int listener, struct sockaddr *address, socklen_t *len) {
     __atomic_fetch_add(&held_now, 1, __ATOMIC_ACQ_REL);
     while (LOAD(holding))
         test_sleep(1);
     __atomic_fetch_sub(&held_now, 1, __ATOMIC_ACQ_REL);
-    return syscall(number, listener, address, len, flags);
+    return hsrv_sys_accept(listener, address, len);
 }
 
 // ---- where a handler runs ----
@@ -100,11 +72,6 @@ static void on_place(httpsrv_req *req, void *user) {
     prctl(PR_GET_NAME, place.thread);
     list_cpus(0, place.cpus, sizeof place.cpus);
     httpsrv_replyf(req, 200, "text/plain", "%s %s", place.thread, place.cpus);
-}
-
-static void on_peer(httpsrv_req *req, void *user) {
-    (void)user;
-    httpsrv_reply(req, 200, "text/plain", httpsrv_peer(req));
 }
 
 static struct place ask_place(struct client *c, const char *target) {
@@ -211,8 +178,7 @@ static void check_handover(const struct crew *crew, httpsrv_handover handover) {
     for (int i = 0; i < CONNECTIONS; i++)
         CHECK_INT(reactor_of(&c[i]), home[i]);
     CHECK_INT(metrics(&s).connections, CONNECTIONS);
-    for (int i = 0; i < CONNECTIONS; i++)
-        hang_up(&c[i]);
+    hang_up_all(c, CONNECTIONS);
     finish(&s);
     CHECK_INT(s.last.accepted, CONNECTIONS);
     CHECK_INT(s.last.requests, 2 * CONNECTIONS);
@@ -255,8 +221,7 @@ static void check_places_come_free(const struct crew *crew) {
         c[i] = dial(s.port);
         CHECK_INT(reactor_of(&c[i]), favourite);
     }
-    for (int i = 0; i < all; i++)
-        hang_up(&c[i]);
+    hang_up_all(c, all);
     finish(&s);
 }
 
@@ -291,8 +256,7 @@ TEST(refused_connections_weigh_nothing) {
     for (int i = 0; i < REFUSED; i++)
         out[i] = dial(s.port);
     WAIT(item(HTTPSRV_LOG_TOO_MANY_CONNECTIONS) == REFUSED);
-    for (int i = 0; i < REFUSED; i++)
-        hang_up(&out[i]);
+    hang_up_all(out, REFUSED);
     WAIT(metrics(&s).connections == 1);
     hang_up(&in);
     end_round();
@@ -331,8 +295,7 @@ TEST(all_at_once) {
         }
     }
     CHECK_INT(metrics(&s).connections, CONNECTIONS);
-    for (int i = 0; i < CONNECTIONS; i++)
-        hang_up(&c[i]);
+    hang_up_all(c, CONNECTIONS);
     finish(&s);
     CHECK_INT(s.last.accepted, CONNECTIONS);
     CHECK_INT(s.last.requests, 2 * CONNECTIONS * ROUNDS);
@@ -403,8 +366,7 @@ static void check_per_ip(const struct crew *crew) {
         hang_up(&out);
     }
     CHECK_INT(item(HTTPSRV_LOG_TOO_MANY_FROM_ADDRESS), 5);
-    for (int i = 0; i < 3; i++)
-        hang_up(&in[i]);
+    hang_up_all(in, 3);
     finish(&s);
 }
 
@@ -569,17 +531,13 @@ TEST(drain_finishes_what_was_begun) {
 TEST(grace_goes_on_accepting) {
     serve_places(&(httpsrv_config){.acceptors = 2, .reactors = 2, .timeout_ms.grace = test_ms(500)});
     const int64_t start = test_now();
-    struct client old = dial(s.port), fresh;
+    struct client old = dial(s.port);
     (void)reactor_of(&old);
     httpsrv_stop(s.srv);
     WAIT(item(HTTPSRV_LOG_DRAINING) == 4);
     test_sleep(20);
-    fresh = ASK(&s, NEXT);
+    check_served_in_grace(&s);
     CHECK(test_now() - start < test_ms(500));
-    CHECK_INT(fresh.status, 200);
-    CHECK(fresh.close);
-    EXPECT_EOF(&fresh);
-    hang_up(&fresh);
     hang_up(&old);
     CHECK_INT(httpsrv_join(s.srv), HTTPSRV_OK);
     CHECK_CMP(test_now() - start, >=, test_ms(490));
@@ -624,7 +582,7 @@ TEST(a_second_stop_cuts) {
 
 TEST(freed_while_it_runs) {
     for (size_t i = 0; i < ROWS(crews); i++) {
-        const int before = count_descriptors();
+        const int before = test_descriptors();
         const httpsrv_config config = crew_config(&crews[i], HTTPSRV_HANDOVER_LEAST);
         serve_places(&config);
         struct client idle = dial(s.port), begun = dial(s.port);
@@ -637,12 +595,12 @@ TEST(freed_while_it_runs) {
         hang_up(&begun);
         CHECK_INT(s.bytes, 0);
         CHECK_INT(s.blocks, 0);
-        CHECK_INT(count_descriptors(), before);
+        CHECK_INT(test_descriptors(), before);
     }
 }
 
 TEST(freed_without_having_run) {
-    const int before = count_descriptors();
+    const int before = test_descriptors();
     prepare_places(&(httpsrv_config){.acceptors = 2, .reactors = 2});
     CHECK_INT(httpsrv_listen(s.srv), HTTPSRV_OK);
     s.port = httpsrv_port(s.srv, 0);
@@ -652,7 +610,7 @@ TEST(freed_without_having_run) {
     EXPECT_END(&c);
     hang_up(&c);
     CHECK(net_refused(s.port));
-    CHECK_INT(count_descriptors(), before);
+    CHECK_INT(test_descriptors(), before);
 }
 
 TEST(a_loop_of_the_host_is_not_for_acceptors) {
@@ -762,8 +720,7 @@ static void use_up_descriptors(const struct spot *spot) {
     SEND(&late, NEXT);
     EXPECT(&late, 200, HELLO);
     hang_up(&late);
-    for (int i = 0; i < CROWD; i++)
-        hang_up(&c[i]);
+    hang_up_all(c, CROWD);
     WAIT(metrics(&s).connections == 0);
     struct client again = dial_spot(spot);
     GET(&again, "/hello");
@@ -1105,8 +1062,7 @@ TEST(unix_shared_by_reactors) {
         EXPECT(&blocked[i], 200, NULL);
         hang_up(&blocked[i]);
     }
-    for (int i = 0; i < 10; i++)
-        hang_up(&c[i]);
+    hang_up_all(c, 10);
     finish(&s);
     remove_dir();
 }
@@ -1256,7 +1212,7 @@ TEST(descriptors_used_up_on_a_unix_socket_with_an_acceptor) {
 
 static void check_again_and_again(const struct crew *crew) {
     enum { ROUNDS = 50, SETTLED = 10 };
-    const int before = count_descriptors();
+    const int before = test_descriptors();
     int open = 0;
     size_t bytes = 0;
     httpsrv_config config = crew_config(crew, HTTPSRV_HANDOVER_LEAST);
@@ -1275,13 +1231,13 @@ static void check_again_and_again(const struct crew *crew) {
         EXPECT_END(&d);
         hang_up(&c);
         hang_up(&d);
-        if (i == 0) open = count_descriptors();
+        if (i == 0) open = test_descriptors();
         if (i == SETTLED) bytes = LOAD(s.bytes);
     }
-    CHECK_INT(count_descriptors(), open);
+    CHECK_INT(test_descriptors(), open);
     CHECK_INT(LOAD(s.bytes), bytes);
     dispose(&s);
-    CHECK_INT(count_descriptors(), before);
+    CHECK_INT(test_descriptors(), before);
     CHECK_CMP(s.last.accepted, >=, 3 * ROUNDS);
 }
 
@@ -1425,7 +1381,7 @@ TEST(inherited_sockets_outlive_the_drain) {
 TEST(inherited_sockets_again_and_again) {
     char text[16];
     int port;
-    const int fd = listen_tcp(&port), before = count_descriptors();
+    const int fd = listen_tcp(&port), before = test_descriptors();
     prepare_places(&(httpsrv_config){.listen = {fd_text(fd, text)}, .reactors = 2});
     for (int i = 0; i < 5; i++) {
         struct client c = dial(port); // before there is anybody to take it
@@ -1437,7 +1393,7 @@ TEST(inherited_sockets_again_and_again) {
     }
     dispose(&s);
     CHECK_INT(s.last.accepted, 5);
-    CHECK_INT(count_descriptors(), before - 1);
+    CHECK_INT(test_descriptors(), before - 1);
     CHECK(net_refused(port));
 }
 
@@ -1651,6 +1607,21 @@ TEST(systemd_at_the_limit) {
 static const httpsrv_config many_ways[] = {
     {.reactors = 1}, {.reactors = 4}, {.reactors = 2, .acceptors = 1}, {.reactors = 2, .acceptors = 2}};
 
+// A connection that sends nothing stays with the kernel.
+TEST(defer_accept) {
+    for (int deferred = 0; deferred < 2; deferred++) {
+        serve_places(&(httpsrv_config){.defer_accept = deferred == 1});
+        struct client c = dial(s.port);
+        test_sleep(300);
+        CHECK_INT(metrics(&s).accepted, 1 - deferred);
+        GET(&c, "/hello");
+        EXPECT(&c, 200, NULL);
+        CHECK_INT(metrics(&s).accepted, 1);
+        hang_up(&c);
+        finish(&s);
+    }
+}
+
 static void check_port_in_use(int port) {
     char address[32];
     snprintf(address, sizeof address, "127.0.0.1:%d", port);
@@ -1812,8 +1783,7 @@ static void check_all_cpus(void) {
         place = ask_place(&c[i], "/pool/place");
         check_cpu(&place, REACTORS + ACCEPTORS + atoi(place.thread + strlen("work/")));
     }
-    for (int i = 0; i < REACTORS; i++)
-        hang_up(&c[i]);
+    hang_up_all(c, REACTORS);
     finish(&s);
 }
 

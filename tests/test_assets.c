@@ -6,7 +6,6 @@
 
 #include "server.h"
 
-#define ROWS(table)   (sizeof(table) / sizeof *(table))
 #define LETTERS       "abcdefghijklmnopqrstuvwxyz"
 #define LARGE         (5u << 20)
 #define LARGE_GZIP    100000u

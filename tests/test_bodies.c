@@ -7,18 +7,14 @@
 
 #include "server.h"
 #include <pthread.h>
-#include <sys/eventfd.h>
 
-#define ROWS(table) (sizeof(table) / sizeof *(table))
-#define HELLO       "Hello, World!\n"
-#define HOST        "Host: a\r\nX-Test: kept\r\n"
-#define TARGET      "/take/7?q=a%20b"
-#define NEXT        "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n"
-#define CHUNKS      "Transfer-Encoding: chunked\r\n"
-#define EXPECTING   "Expect: 100-continue\r\n"
-#define MARK        16384   // write_mark.high where memory is measured
-#define BOUND       600000  // what a request may take there; bodies are far larger
-#define HELD_BYTES  3000000 // more than all buffers between a client and a handler hold where that is measured
+#define HOST       "Host: a\r\nX-Test: kept\r\n"
+#define TARGET     "/take/7?q=a%20b"
+#define CHUNKS     "Transfer-Encoding: chunked\r\n"
+#define EXPECTING  "Expect: 100-continue\r\n"
+#define MARK       16384   // write_mark.high where memory is measured
+#define BOUND      600000  // what a request may take there; bodies are far larger
+#define HELD_BYTES 3000000 // more than all buffers between a client and a handler hold where that is measured
 #if defined(TEST_ASAN) || defined(TEST_TSAN)
 #define QUICK_BYTES 2000000 // of an echo at full speed
 #else
@@ -42,21 +38,11 @@ static const struct way ways[] = {
 };
 static const struct way *way;
 
-#define TEST_WAYS(id, wanted)                              \
-    static void id##_this_way(void);                       \
-    TEST(id) {                                             \
-        for (way = ways; way < ways + ROWS(ways); way++) { \
-            if (wanted) id##_this_way();                   \
-        }                                                  \
-    }                                                      \
-    static void id##_this_way(void)
-
 #define TEST_EACH_WAY(id)   TEST_WAYS(id, true)
 #define TEST_ON_BODY(id)    TEST_WAYS(id, !way->worker)
 #define TEST_BY_WORKERS(id) TEST_WAYS(id, way->worker)
 
 static struct server s;
-static pthread_t host;       // turns the loop where the test does it itself
 static size_t read_size;     // of the buffer for httpsrv_read
 static int pieces, lasts;    // calls of on_body, and those that were the last
 static size_t taken;         // bytes that handlers have got
@@ -65,13 +51,6 @@ static int ended;            // handlers that were told that their request is go
 static int resumed;          // calls of posted handlers
 static httpsrv_token token_; // of the last request that was deferred; see token()
 static int deferred;
-static int failing_at, asked; // the allocation that fails, from 1, and how many there were
-
-static void *failing_realloc(void *user, void *ptr, size_t old_size, size_t new_size) {
-    if (new_size > 0 && LOAD(failing_at) > 0 && __atomic_add_fetch(&asked, 1, __ATOMIC_ACQ_REL) == LOAD(failing_at))
-        return NULL;
-    return counting_realloc(user, ptr, old_size, new_size);
-}
 
 // ---- a server, run in one of the ways ----
 
@@ -79,10 +58,8 @@ static void begin(const httpsrv_config *config) {
     httpsrv_config c = *config;
     c.reactors = way->reactors > 0 ? way->reactors : 1;
     if (!c.pools[0].name) c.pools[0] = (httpsrv_pool_config){.name = "work", .threads = 4};
-    c.allocator.fn = failing_realloc;
-    c.allocator.user = &s;
     read_size = 10007;
-    pieces = lasts = noticed = ended = resumed = deferred = failing_at = asked = 0;
+    pieces = lasts = noticed = ended = resumed = deferred = 0;
     taken = 0;
     prepare(&s, &c);
     CHECK_INT(httpsrv_on(s.srv, "GET /hello", on_hello, &s), HTTPSRV_OK);
@@ -127,8 +104,9 @@ static void add(const httpsrv_route_config *route) {
 }
 
 // A route that takes its bodies the way the test is run.
-static void route(const char *pattern, httpsrv_handler handler, httpsrv_body_fn on_body, httpsrv_handler worker) {
-    httpsrv_route_config config = {.pattern = pattern, .max_body = -1};
+static void add_this_way(const httpsrv_route_config *route, httpsrv_handler handler, httpsrv_body_fn on_body,
+                         httpsrv_handler worker) {
+    httpsrv_route_config config = *route;
     config.stream = way->worker;
     config.pool = way->worker ? "work" : NULL;
     config.handler = way->worker ? worker : way->alone ? NULL : handler;
@@ -136,37 +114,15 @@ static void route(const char *pattern, httpsrv_handler handler, httpsrv_body_fn 
     add(&config);
 }
 
-static void *turn_loop(void *arg) {
-    struct pollfd fd = {httpsrv_fd(s.srv), POLLIN, 0};
-    (void)arg;
-    do {
-        poll(&fd, 1, httpsrv_timeout(s.srv));
-    } while (httpsrv_poll(s.srv, 0) == HTTPSRV_OK);
-    return NULL;
+static void route(const char *pattern, httpsrv_handler handler, httpsrv_body_fn on_body, httpsrv_handler worker) {
+    add_this_way(&(httpsrv_route_config){.pattern = pattern, .max_body = -1}, handler, on_body, worker);
 }
 
 static void run(void) {
-    if (way->reactors > 0) {
-        go(&s);
-        return;
-    }
-    CHECK_INT(httpsrv_listen(s.srv), HTTPSRV_OK);
-    s.port = httpsrv_port(s.srv, 0);
-    CHECK_INT(pthread_create(&host, NULL, turn_loop, NULL), 0);
-}
-
-static void join(void) {
     if (way->reactors > 0)
-        CHECK_INT(httpsrv_join(s.srv), HTTPSRV_OK);
+        go(&s);
     else
-        pthread_join(host, NULL);
-}
-
-static void end(void) {
-    httpsrv_stop(s.srv);
-    join();
-    CHECK_INT(metrics(&s).connections, 0);
-    dispose(&s);
+        go_polled(&s);
 }
 
 static uint64_t item(httpsrv_log_item id) {
@@ -388,8 +344,10 @@ static void on_take_all(httpsrv_req *req, void *user) {
     say_taken(req, k);
 }
 
-static void route_take(void) {
+static void serve_take(void) {
+    begin(&(httpsrv_config){0});
     route("* /take/:id", on_take_head, on_take_piece, on_take_all);
+    run();
 }
 
 static void expect_taken(struct client *c, size_t len, enum coding coding) {
@@ -402,9 +360,7 @@ static void expect_taken(struct client *c, size_t len, enum coding coding) {
 
 TEST_EACH_WAY(bodies_of_all_sizes) {
     static const size_t sizes[] = {0, 1, 2, 1000, 65535, 65536, 65537, 262143, 262144, 262145, 3000000};
-    begin(&(httpsrv_config){0});
-    route_take();
-    run();
+    serve_take();
     struct client c = dial(s.port);
     for (size_t i = 0; i < ROWS(sizes) * CODINGS; i++) {
         struct text t = {0};
@@ -418,15 +374,13 @@ TEST_EACH_WAY(bodies_of_all_sizes) {
     }
     check_kept(&c);
     hang_up(&c);
-    end();
+    finish(&s);
     CHECK_INT(s.arrived, ROWS(sizes) * CODINGS);
     if (!way->worker) CHECK_INT(lasts, ROWS(sizes) * CODINGS);
 }
 
 TEST_EACH_WAY(split_at_every_byte) {
-    begin(&(httpsrv_config){0});
-    route_take();
-    run();
+    serve_take();
     struct client c = dial(s.port);
     for (int coding = 0; coding < CODINGS; coding++) {
         struct text t = {0};
@@ -442,13 +396,11 @@ TEST_EACH_WAY(split_at_every_byte) {
         drop(&t);
     }
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 TEST_EACH_WAY(byte_by_byte) {
-    begin(&(httpsrv_config){0});
-    route_take();
-    run();
+    serve_take();
     struct client c = dial(s.port);
     for (int coding = 0; coding < CODINGS; coding++) {
         struct text t = {0};
@@ -460,7 +412,7 @@ TEST_EACH_WAY(byte_by_byte) {
     }
     check_kept(&c);
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 static void put_tiny_chunks(struct text *t, size_t count) {
@@ -473,9 +425,7 @@ static void put_tiny_chunks(struct text *t, size_t count) {
 TEST_EACH_WAY(tiny_chunks) {
     enum { TINY = 40000 };
     struct text t = {0};
-    begin(&(httpsrv_config){0});
-    route_take();
-    run();
+    serve_take();
     put_tiny_chunks(&t, TINY);
     struct client c = dial(s.port);
     net_send(&c, t.ptr, t.len);
@@ -483,7 +433,7 @@ TEST_EACH_WAY(tiny_chunks) {
     check_kept(&c);
     drop(&t);
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 TEST_EACH_WAY(no_body) {
@@ -495,9 +445,7 @@ TEST_EACH_WAY(no_body) {
         "POST " TARGET " HTTP/1.1\r\n" HOST CHUNKS "\r\n0\r\n\r\n",
         "HEAD " TARGET " HTTP/1.1\r\n" HOST "\r\n",
     };
-    begin(&(httpsrv_config){0});
-    route_take();
-    run();
+    serve_take();
     struct client c = dial(s.port);
     for (size_t i = 0; i < ROWS(rows); i++) {
         NOTE("%s, row %zu", way->name, i);
@@ -512,14 +460,12 @@ TEST_EACH_WAY(no_body) {
         check_kept(&c);
     }
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 TEST_EACH_WAY(handler_runs_at_the_head) {
     struct text t = {0};
-    begin(&(httpsrv_config){0});
-    route_take();
-    run();
+    serve_take();
     const size_t head = put_request(&t, TARGET, 5, LENGTH);
     struct client c = dial(s.port);
     send_seen(&s, &c, t.ptr, head);
@@ -536,7 +482,7 @@ TEST_EACH_WAY(handler_runs_at_the_head) {
     expect_taken(&c, 5, LENGTH);
     drop(&t);
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 // Another client's requests, which overwrite whatever is shared: one of them 5 KB of it.
@@ -558,9 +504,7 @@ static void make_noise(int requests) {
 
 TEST_EACH_WAY(views_and_memory_outlive_what_others_send) {
     struct text t = {0};
-    begin(&(httpsrv_config){0});
-    route_take();
-    run();
+    serve_take();
     const size_t head = put_request(&t, TARGET, 100, DRESSED);
     struct client c = dial(s.port);
     send_seen(&s, &c, t.ptr, head);
@@ -571,15 +515,13 @@ TEST_EACH_WAY(views_and_memory_outlive_what_others_send) {
     expect_taken(&c, 100, DRESSED);
     drop(&t);
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 TEST_EACH_WAY(pipelined) {
     enum { REQUESTS = 40 };
     struct text t = {0};
-    begin(&(httpsrv_config){0});
-    route_take();
-    run();
+    serve_take();
     for (size_t i = 0; i < REQUESTS; i++) {
         put_request(&t, TARGET, i * i * i % 20011, (enum coding)(i % CODINGS));
         if (i % 3 == 0) putf(&t, NEXT);
@@ -592,7 +534,7 @@ TEST_EACH_WAY(pipelined) {
     }
     drop(&t);
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 // More than there are workers, which wait for slow clients as well.
@@ -600,9 +542,7 @@ TEST_EACH_WAY(many_at_once) {
     enum { CLIENTS = 30, SLICES = 20 };
     struct client c[CLIENTS];
     struct text t[CLIENTS] = {{0}};
-    begin(&(httpsrv_config){0});
-    route_take();
-    run();
+    serve_take();
     for (size_t i = 0; i < CLIENTS; i++) {
         put_request(&t[i], TARGET, i * 700, (enum coding)(i % CODINGS));
         c[i] = dial(s.port);
@@ -617,7 +557,7 @@ TEST_EACH_WAY(many_at_once) {
         drop(&t[i]);
         hang_up(&c[i]);
     }
-    end();
+    finish(&s);
 }
 
 // Requests that wait for a place in the queue keep their bodies.
@@ -645,16 +585,14 @@ TEST_BY_WORKERS(waiting_for_a_place) {
         hang_up(&c[i]);
     }
     drop(&t);
-    end();
+    finish(&s);
 }
 
 // ---- httpsrv_read ----
 
 TEST_BY_WORKERS(read_sizes) {
     static const size_t sizes[] = {1, 3, 7, 1000, 4095, 65536, 1 << 20};
-    begin(&(httpsrv_config){0});
-    route_take();
-    run();
+    serve_take();
     struct client c = dial(s.port);
     for (size_t i = 0; i < ROWS(sizes) * CODINGS; i++) {
         struct text t = {0};
@@ -667,7 +605,7 @@ TEST_BY_WORKERS(read_sizes) {
         drop(&t);
     }
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 // A read of nothing loses nothing, and waits for nothing.
@@ -699,7 +637,7 @@ TEST_BY_WORKERS(read_nothing) {
     check_kept(&c);
     drop(&t);
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 static void check_not_here(httpsrv_req *req) {
@@ -754,7 +692,7 @@ TEST(what_is_not_possible_where) {
         EXPECT(&c, 200, "hello");
     }
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 // ---- holding back ----
@@ -805,7 +743,7 @@ TEST_BY_WORKERS(slow_worker_holds_the_client_back) {
     route("POST /take/:id", NULL, NULL, on_take_at_gate);
     run();
     hold_back_each_coding(open_gate);
-    end();
+    finish(&s);
 }
 
 // What is kept for each piece counts as well.
@@ -825,14 +763,14 @@ TEST_BY_WORKERS(tiny_chunks_to_a_slow_worker) {
     expect_taken(&c, TINY, CHUNKED);
     drop(&t);
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 static httpsrv_token token(void) {
     return (httpsrv_token){__atomic_load_n(&token_.id, __ATOMIC_ACQUIRE)};
 }
 
-static void keep_token(httpsrv_req *req) {
+static void defer_and_keep(httpsrv_req *req) {
     const httpsrv_token got = httpsrv_defer(req);
     CHECK(got.id != 0);
     __atomic_store_n(&token_.id, got.id, __ATOMIC_RELEASE);
@@ -841,7 +779,7 @@ static void keep_token(httpsrv_req *req) {
 
 static void on_pause_piece(httpsrv_req *req, httpsrv_str piece, bool last, void *user) {
     struct sink *k = (struct sink *)httpsrv_attached(req);
-    if (!k) keep_token(req);
+    if (!k) defer_and_keep(req);
     if (!last && !LOAD(s.gate)) CHECK_INT(httpsrv_body_pause(req), HTTPSRV_OK);
     on_take_piece(req, piece, last, user);
     if (last) CHECK_INT(httpsrv_body_pause(req), HTTPSRV_STATE);
@@ -870,7 +808,7 @@ TEST_WAYS(pause_holds_the_client_back, way->alone) {
     route("POST /take/:id", NULL, on_pause_piece, NULL);
     run();
     hold_back_each_coding(resume_for_good);
-    end();
+    finish(&s);
 }
 
 // A client that was held back has the full time for what comes next, although nothing of it is there yet.
@@ -891,7 +829,7 @@ TEST_WAYS(time_out_begins_when_the_body_is_wanted_again, way->worker || way->alo
     expect_taken(&c, LEN, LENGTH);
     drop(&t);
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 // Chunks that have come together are handed out one at a time.
@@ -921,7 +859,7 @@ TEST_WAYS(pause_after_each_piece, way->alone) {
     }
     drop(&t);
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 // Pausing and resuming at once changes nothing; both may be said twice.
@@ -947,7 +885,7 @@ TEST_ON_BODY(pause_and_resume_at_once) {
     check_kept(&c);
     drop(&t);
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 static void on_pause_for_ever(httpsrv_req *req, httpsrv_str piece, bool last, void *user) {
@@ -967,13 +905,13 @@ TEST_ON_BODY(pause_that_nobody_can_end) {
         hang_up(&c);
         CHECK_INT(LOAD(pieces), i);
     }
-    end();
+    finish(&s);
     CHECK_INT(s.last.items[HTTPSRV_LOG_NO_ANSWER], 3);
 }
 
 static void on_pause_at_head(httpsrv_req *req, void *user) {
     on_take_head(req, user);
-    keep_token(req);
+    defer_and_keep(req);
     CHECK_INT(httpsrv_body_pause(req), HTTPSRV_OK);
 }
 
@@ -998,7 +936,7 @@ TEST_WAYS(pause_at_the_head, !way->worker && !way->alone) {
         drop(&t);
     }
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 static void count_notice(void *arg) {
@@ -1031,7 +969,7 @@ TEST_WAYS(pause_and_the_client_leaves, way->alone) {
         WAIT(metrics(&s).connections == 0);
     }
     drop(&t);
-    end();
+    finish(&s);
 }
 
 // ---- answering early ----
@@ -1103,7 +1041,7 @@ TEST_EACH_WAY(early_answer_and_a_small_rest) {
         drop(&t);
     }
     hang_up(&c);
-    end();
+    finish(&s);
     if (!way->worker) CHECK_INT(pieces, ROWS(sizes) * CODINGS * (way->alone ? 4 : 2));
 }
 
@@ -1126,7 +1064,7 @@ TEST_EACH_WAY(early_answer_and_a_large_rest) {
         drop(&t);
     }
     check_alive(&s);
-    end();
+    finish(&s);
 }
 
 // A rest that never comes does not hold up anybody for long.
@@ -1146,7 +1084,7 @@ TEST_EACH_WAY(early_answer_and_the_rest_does_not_come) {
         hang_up(&c);
         drop(&t);
     }
-    end();
+    finish(&s);
 }
 
 // What was not read as a body must not be read as a request.
@@ -1161,7 +1099,7 @@ TEST_EACH_WAY(rest_is_no_request) {
         check_kept(&c);
         hang_up(&c);
     }
-    end();
+    finish(&s);
 }
 
 // ---- no answer ----
@@ -1196,7 +1134,7 @@ TEST_EACH_WAY(no_answer) {
     if (!way->worker) CHECK_INT(LOAD(lasts), 3);
     drop(&t);
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 // ---- answering later ----
@@ -1205,7 +1143,7 @@ static void on_defer_head(httpsrv_req *req, void *user) {
     (void)user;
     open_sink(req);
     CHECK_INT(httpsrv_on_gone(req, count_notice, &s), HTTPSRV_OK);
-    keep_token(req);
+    defer_and_keep(req);
 }
 
 static void on_defer_piece(httpsrv_req *req, httpsrv_str piece, bool last, void *user) {
@@ -1251,7 +1189,7 @@ TEST_EACH_WAY(finish_before_in_and_after_the_body) {
         drop(&t);
     }
     hang_up(&c);
-    end();
+    finish(&s);
     CHECK_INT(noticed, 0);
 }
 
@@ -1272,20 +1210,20 @@ TEST_EACH_WAY(finish_and_a_large_rest) {
         hang_up(&c);
     }
     check_alive(&s);
-    end();
+    finish(&s);
 }
 
 static void on_defer_last(httpsrv_req *req, httpsrv_str piece, bool last, void *user) {
     struct sink *k = sink_of(req);
     take(req, k, piece);
     count_piece(piece, last, user);
-    if (last) keep_token(req);
+    if (last) defer_and_keep(req);
 }
 
 static void on_read_and_defer(httpsrv_req *req, void *user) {
     (void)user;
     CHECK_INT(read_all(req, open_sink(req), 777), 0);
-    keep_token(req);
+    defer_and_keep(req);
 }
 
 static void on_posted_answer(httpsrv_req *req, void *user) {
@@ -1314,7 +1252,7 @@ TEST_EACH_WAY(defer_at_the_last_piece) {
     }
     check_kept(&c);
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 static void on_look(httpsrv_req *req, void *user) {
@@ -1342,7 +1280,7 @@ TEST_ON_BODY(post_between_pieces) {
     expect_taken(&c, 50, CHUNKED);
     drop(&t);
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 // ---- bodies that break off ----
@@ -1407,15 +1345,23 @@ static struct client break_off(const struct ending *row, const char *awaited) {
 }
 
 static void begin_ending(const struct ending *row, httpsrv_handler head, httpsrv_body_fn piece, httpsrv_handler read) {
-    httpsrv_route_config config = {.pattern = "POST /take/:id", .max_body = row->max_body};
     begin(&(httpsrv_config){.timeout_ms.body = row->is_timeout ? test_ms(150) : 0});
     NOTE("%s, %s", way->name, row->name);
-    config.stream = way->worker;
-    config.pool = way->worker ? "work" : NULL;
-    config.handler = way->worker ? read : way->alone ? NULL : head;
-    config.on_body = way->worker ? NULL : piece;
-    add(&config);
+    add_this_way(&(httpsrv_route_config){.pattern = "POST /take/:id", .max_body = row->max_body}, head, piece, read);
     run();
+}
+
+// The handlers were told once, and the server has got over it.
+static void end_broken_off(struct client *c) {
+    WAIT(LOAD(noticed) == 1);
+    if (way->worker) WAIT(LOAD(ended) == 1);
+    hang_up(c);
+    WAIT(metrics(&s).connections == 0);
+    check_alive(&s);
+    finish(&s);
+    CHECK_INT(noticed, 1);
+    CHECK_INT(lasts, 0);
+    CHECK_INT(taken, 5);
 }
 
 TEST_EACH_WAY(bodies_that_break_off) {
@@ -1426,15 +1372,7 @@ TEST_EACH_WAY(bodies_that_break_off) {
         if (row->status) EXPECT(&c, row->status, NULL);
         if (row->status) CHECK(c.close);
         if (row->act != 'R') EXPECT_EOF(&c);
-        WAIT(LOAD(noticed) == 1);
-        if (way->worker) WAIT(LOAD(ended) == 1);
-        hang_up(&c);
-        WAIT(metrics(&s).connections == 0);
-        check_alive(&s);
-        end();
-        CHECK_INT(noticed, 1);
-        CHECK_INT(lasts, 0);
-        CHECK_INT(taken, 5);
+        end_broken_off(&c);
         if (row->log) CHECK_INT(s.last.items[row->log], 1);
         CHECK_INT(s.last.items[HTTPSRV_LOG_NO_ANSWER], 0);
     }
@@ -1471,15 +1409,7 @@ TEST_EACH_WAY(bodies_that_break_off_behind_a_begun_answer) {
             CHECK(memmem(c.buf + 1, len - 1, "HTTP/1.1", 8) == NULL);
             CHECK(memmem(c.buf, len, "5\r\nbegun\r\n", 10) == c.buf + len - 10);
         }
-        WAIT(LOAD(noticed) == 1);
-        if (way->worker) WAIT(LOAD(ended) == 1);
-        hang_up(&c);
-        WAIT(metrics(&s).connections == 0);
-        check_alive(&s);
-        end();
-        CHECK_INT(noticed, 1);
-        CHECK_INT(lasts, 0);
-        CHECK_INT(taken, 5);
+        end_broken_off(&c);
     }
 }
 
@@ -1512,7 +1442,7 @@ TEST_BY_WORKERS(handler_time_out_and_a_slow_body) {
         WAIT(LOAD(ended) == late + 1);
         hang_up(&c);
     }
-    end();
+    finish(&s);
     CHECK_INT(s.last.items[HTTPSRV_LOG_HANDLER_TIMEOUT], 1);
     CHECK_INT(noticed, 1);
 }
@@ -1525,7 +1455,7 @@ TEST_EACH_WAY(drain_cuts_a_body) {
     run();
     struct client c = break_off(&(struct ending){.rest = ""}, NULL);
     httpsrv_stop(s.srv);
-    join();
+    join_server(&s);
     EXPECT_END(&c);
     hang_up(&c);
     if (way->worker) WAIT(LOAD(ended) == 1);
@@ -1538,9 +1468,7 @@ TEST_EACH_WAY(drain_cuts_a_body) {
 
 TEST_EACH_WAY(drain_finishes_a_body) {
     struct text t = {0};
-    begin(&(httpsrv_config){0});
-    route_take();
-    run();
+    serve_take();
     put_request(&t, TARGET, 300000, CHUNKED);
     struct client c = dial(s.port);
     net_send(&c, t.ptr, t.len / 2);
@@ -1553,7 +1481,7 @@ TEST_EACH_WAY(drain_finishes_a_body) {
     EXPECT_EOF(&c);
     hang_up(&c);
     drop(&t);
-    join();
+    join_server(&s);
     dispose(&s);
     CHECK_INT(s.last.drain_finished, 1);
     CHECK_INT(s.last.drain_cut, 0);
@@ -1599,7 +1527,7 @@ TEST_EACH_WAY(max_body) {
         drop(&t);
         hang_up(&c);
     }
-    end();
+    finish(&s);
     CHECK_INT(s.last.items[HTTPSRV_LOG_BODY_TOO_LARGE], 6);
     CHECK_INT(s.last.items[HTTPSRV_LOG_NO_ANSWER], 8);
 }
@@ -1625,7 +1553,7 @@ TEST_EACH_WAY(too_large_is_refused_before_the_handler) {
         EXPECT_EOF(&c);
         hang_up(&c);
     }
-    end();
+    finish(&s);
 }
 
 // ---- 100-continue ----
@@ -1662,14 +1590,12 @@ TEST_EACH_WAY(continue_when_the_body_is_wanted) {
     net_send(&c, blob, 2);
     expect_taken(&c, 2, LENGTH);
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 // The body has come along: whether there is a 100 is the server's choice.
 TEST_EACH_WAY(continue_when_the_body_is_there) {
-    begin(&(httpsrv_config){0});
-    route_take();
-    run();
+    serve_take();
     struct client c = dial(s.port);
     for (int i = 0; i < 10; i++) {
         SEND(&c, "POST " TARGET " HTTP/1.1\r\n" HOST EXPECTING "Content-Length: 3\r\n\r\n");
@@ -1681,7 +1607,7 @@ TEST_EACH_WAY(continue_when_the_body_is_there) {
         EXPECT(&c, 200, HELLO);
     }
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 static void on_refuse(httpsrv_req *req, void *user) {
@@ -1706,7 +1632,7 @@ TEST_WAYS(no_continue_when_it_is_not, !way->alone) {
         EXPECT_EOF(&c);
         hang_up(&c);
     }
-    end();
+    finish(&s);
 }
 
 // ---- echoes that stream while they read ----
@@ -1898,7 +1824,7 @@ static void echo_rows_that_are(bool stalled) {
         hang_up(&c);
     }
     if (stalled) CHECK_CMP(LOAD(s.left), >, 0); // the mark was reached
-    end();
+    finish(&s);
     CHECK_INT(noticed, 0);
 }
 
@@ -1930,7 +1856,7 @@ TEST_EACH_WAY(echo_to_http_1_0) {
         drop(&t);
         hang_up(&c);
     }
-    end();
+    finish(&s);
 }
 
 TEST_EACH_WAY(echo_and_continue) {
@@ -1945,7 +1871,7 @@ TEST_EACH_WAY(echo_and_continue) {
     }
     check_kept(&c);
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 TEST_EACH_WAY(pipelined_echoes) {
@@ -1965,7 +1891,7 @@ TEST_EACH_WAY(pipelined_echoes) {
     }
     drop(&t);
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 // Whenever the client leaves, the request ends, and one notice is given of it.
@@ -1991,7 +1917,7 @@ TEST_EACH_WAY(echo_of_clients_that_leave) {
     }
     check_alive(&s);
     drop(&t);
-    end();
+    finish(&s);
     CHECK_INT(noticed, CLIENTS);
     CHECK_INT(lasts, 0);
 }
@@ -2221,7 +2147,7 @@ TEST(media_types) {
         hang_up(&c);
         CHECK_INT(item(HTTPSRV_LOG_UNKNOWN_TYPE), refused);
     }
-    end();
+    finish(&s);
     CHECK_INT(s.last.answers[4], refused);
 }
 
@@ -2243,7 +2169,7 @@ TEST(media_types_without_a_body) {
         EXPECT(&c, 200, "route 0");
     }
     hang_up(&c);
-    end();
+    finish(&s);
     CHECK_INT(s.last.items[HTTPSRV_LOG_UNKNOWN_TYPE], 0);
 }
 
@@ -2266,7 +2192,7 @@ TEST(media_types_and_what_follows) {
     test_sleep(20);
     CHECK_INT(LOAD(s.handled), 0);
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 // ---- memory that fails: each allocation in turn ----
@@ -2338,7 +2264,7 @@ static bool run_out_of_memory(int nth) {
     route("POST /take", NULL, on_poor_piece, on_poor_read);
     route("POST /echo", on_poor_echo, on_poor_echo_piece, on_poor_echo_all);
     run();
-    STORE(failing_at, nth);
+    STORE(s.failing_at, nth);
     for (int i = 0; i < 2 * CODINGS; i++) {
         struct text t = {0};
         struct client c = dial(s.port);
@@ -2354,11 +2280,11 @@ static bool run_out_of_memory(int nth) {
         hang_up(&c);
         drop(&t);
     }
-    const bool failed = LOAD(asked) >= nth;
-    STORE(failing_at, 0);
+    const bool failed = LOAD(s.asked) >= nth;
+    STORE(s.failing_at, 0);
     if (!failed) CHECK(whole);
     check_alive(&s);
-    end();
+    finish(&s);
     return failed;
 }
 

@@ -8,17 +8,11 @@
 #include <pthread.h>
 #include <sys/un.h>
 
-#define ROWS(table) (sizeof(table) / sizeof *(table))
-#define HELLO       "Hello, World!\n"
-#define MOST        1000 // streams that a test tells apart by number
-#define KB          1024
+#define MOST 1000 // streams that a test tells apart by number
+#define KB   1024
 
 // Rounds of what takes many: fewer where the sanitizers slow everything down.
-#if defined(TEST_ASAN) || defined(TEST_TSAN)
-#define ROUNDS(n) ((n) / 5)
-#else
-#define ROUNDS(n) (n)
-#endif
+#define ROUNDS(n) TEST_FEWER(n, 5)
 
 // Where handlers run, and over how many loops the clients are spread: promises have to hold in each of these ways.
 struct way {
@@ -33,18 +27,10 @@ static const struct way ways[] = {{"inline, 1 reactor", NULL, 1},
                                   {"by workers, 3 reactors", "work", 3}};
 static const struct way *way = ways;
 
-#define TEST_EACH_WAY(id)                                \
-    static void id##_this_way(void);                     \
-    TEST(id) {                                           \
-        for (way = ways; way < ways + ROWS(ways); way++) \
-            id##_this_way();                             \
-    }                                                    \
-    static void id##_this_way(void)
+#define TEST_EACH_WAY(id) TEST_WAYS(id, true)
 
 static struct server s;
 static char socket_path[100];
-static httpsrv_token tokens[MOST]; // of the streams that have begun, by the number in their targets
-static pthread_mutex_t tokens_lock = PTHREAD_MUTEX_INITIALIZER;
 static int noticed[MOST]; // calls of on_gone's function
 
 // ---- an allocator that fails when it is told to ----
@@ -81,7 +67,6 @@ static void begin(const httpsrv_config *config) {
     snprintf(unix_address, sizeof unix_address, "unix:%s", socket_path);
     c.listen[1] = unix_address;
     memset(noticed, 0, sizeof noticed);
-    memset(tokens, 0, sizeof tokens);
     countdown = failed = 0;
     prepare(&s, &c);
     NOTE("%s", way->name);
@@ -95,21 +80,6 @@ static void route(const char *pattern, httpsrv_handler handler) {
 
 static void count_notice(void *arg) {
     COUNT(*(int *)arg);
-}
-
-static httpsrv_token token_of(int n) {
-    pthread_mutex_lock(&tokens_lock);
-    const httpsrv_token token = tokens[n];
-    pthread_mutex_unlock(&tokens_lock);
-    return token;
-}
-
-static void keep_token(size_t n, httpsrv_token token) {
-    CHECK_CMP(n, <, MOST);
-    pthread_mutex_lock(&tokens_lock);
-    tokens[n] = token;
-    pthread_mutex_unlock(&tokens_lock);
-    COUNT(s.arrived);
 }
 
 // Begins a stream on the channel that the target names, "-" for none. Whoever has asked finds the token by its number.
@@ -127,7 +97,7 @@ static void on_events(httpsrv_req *req, void *user) {
     CHECK_INT(httpsrv_on_gone(req, count_notice, &noticed[n]), HTTPSRV_OK);
     const httpsrv_token token = begin_events(req);
     CHECK(token.id != 0);
-    keep_token(n, token);
+    keep_token(&s, n, token);
 }
 
 static void serve_events(const httpsrv_config *config) {
@@ -364,7 +334,7 @@ static void on_own_fields(httpsrv_req *req, void *user) {
     (void)user;
     CHECK_INT(httpsrv_set(req, "X-Accel-Buffering", HTTPSRV_STR("no")), HTTPSRV_OK);
     CHECK_INT(httpsrv_add(req, "Set-Cookie", HTTPSRV_STR("a=b")), HTTPSRV_OK);
-    keep_token(0, httpsrv_sse_begin(req, NULL));
+    keep_token(&s, 0, httpsrv_sse_begin(req, NULL));
     CHECK_INT(httpsrv_set(req, "X-Late", HTTPSRV_STR("no")), HTTPSRV_STATE);
 }
 
@@ -387,7 +357,7 @@ TEST_EACH_WAY(fields_of_the_handler) {
 static void on_head(httpsrv_req *req, void *user) {
     (void)user;
     CHECK_INT(httpsrv_on_gone(req, count_notice, &noticed[0]), HTTPSRV_OK);
-    keep_token(0, httpsrv_sse_begin(req, "news"));
+    keep_token(&s, 0, httpsrv_sse_begin(req, "news"));
 }
 
 TEST_EACH_WAY(head_alone) {
@@ -739,7 +709,7 @@ static void on_greeting(httpsrv_req *req, void *user) {
     CHECK_INT(httpsrv_sse_send(s.srv, token, &direct), HTTPSRV_OK);
     CHECK_INT(httpsrv_sse_publish(s.srv, "news", &shared), HTTPSRV_OK);
     CHECK_INT(httpsrv_sse_send(s.srv, token, &direct), HTTPSRV_OK);
-    keep_token(0, token);
+    keep_token(&s, 0, token);
     while (way->pool && !LOAD(s.gate))
         test_sleep(1);
 }
@@ -874,11 +844,6 @@ TEST(published_before_listen) {
 }
 
 // ---- tokens ----
-
-static void on_defer(httpsrv_req *req, void *user) {
-    (void)user;
-    keep_token(number_param(req, "n"), httpsrv_defer(req));
-}
 
 static void on_stale_post(httpsrv_req *req, void *user) {
     CHECK(req == NULL);
@@ -1593,7 +1558,7 @@ static void on_events_or_503(httpsrv_req *req, void *user) {
         const httpsrv_result result = httpsrv_reply(req, 503, "text/plain", HTTPSRV_STR("no memory\n"));
         CHECK(result == HTTPSRV_OK || result == HTTPSRV_NOMEM || result == HTTPSRV_GONE);
     }
-    keep_token(0, token);
+    keep_token(&s, 0, token);
 }
 
 enum { FAULT_EVENTS = 30, FAULT_BYTES = 16 * KB };

@@ -1,16 +1,7 @@
 #!/bin/sh
 # Runs every example as it stands in the repository and looks at what it answers.
 
-. tests/check.sh
-
-exec </dev/null # host_loop listens to the terminal
-
-: "${CC:=cc}" "${CFLAGS=-std=gnu11 -g}" "${BUILD:=build}"
-client=$scratch/client
-server=
-port=
-
-trap '[ -z "$server" ] || kill -KILL "$server"; rm -rf "$scratch"' EXIT
+. tests/examples.sh
 
 # ---- asking ----
 
@@ -26,8 +17,8 @@ ask() {
     } | "$client" "$port" | tr -d '\r'
 }
 
-# answers STATUS BODY ASK...: the answer has exactly this status and body
-answers() {
+# says STATUS TEXT ASK...: the answer has exactly this status and, as its body, this text
+says() {
     want_status=$1 want_body=$2
     shift 2
     answer=$(ask "$@")
@@ -40,8 +31,7 @@ answers() {
 has_status() {
     want=$1
     shift
-    ask "$@" >"$scratch/answer"
-    cat "$scratch/answer"
+    ask "$@" | tee "$scratch/answer"
     grep "^HTTP/1.1 $want " "$scratch/answer"
 }
 
@@ -49,8 +39,7 @@ has_status() {
 contains() {
     want=$1
     shift
-    ask "$@" >"$scratch/answer"
-    cat "$scratch/answer"
+    ask "$@" | tee "$scratch/answer"
     grep -F -e "$want" "$scratch/answer"
 }
 
@@ -58,70 +47,16 @@ contains() {
 has_line() {
     want=$1
     shift
-    ask "$@" >"$scratch/answer"
-    cat "$scratch/answer"
+    ask "$@" | tee "$scratch/answer"
     grep -F -x -e "$want" "$scratch/answer"
 }
 
 # ---- servers ----
 
-# wait_for SECONDS COMMAND...: until the command succeeds
-wait_for() {
-    tries=$(($1 * 20))
-    shift
-    while [ "$tries" -gt 0 ]; do
-        "$@" && return
-        tries=$((tries - 1))
-        sleep 0.05
-    done
-    echo "gave up waiting for: $*"
-    return 1
-}
-
-# start PROGRAM ARGUMENT...: runs it and takes the port from what it prints
-start() {
-    : >"$scratch/out"
-    "$@" >"$scratch/out" 2>"$scratch/err" &
-    server=$!
-    wait_for 20 grep -q '^listening on ' "$scratch/out" || return
-    port=$(sed -n 's/^listening on .*:\([0-9]*\)\/$/\1/p' "$scratch/out")
-    [ "${port:-0}" -gt 0 ]
-}
-
-# ends_with CODE: the server ends by itself with that exit status, within half a minute
-ends_with() {
-    { sleep 30 && kill -KILL "$server"; } &
-    watchdog=$!
-    wait "$server"
-    code=$?
-    kill "$watchdog" 2>/dev/null
-    server=
-    cat "$scratch/err"
-    echo "exit status $code"
-    [ "$code" -eq "$1" ]
-}
-
-# stop: SIGTERM ends the server with exit status 0
-stop() {
-    kill -TERM "$server"
-    ends_with 0
-}
-
 # stop_at_once: for examples that have no signal handler
 stop_at_once() {
     kill -TERM "$server"
     ends_with 143
-}
-
-# exits CODE COMMAND...: the command ends with that exit status
-exits() {
-    want=$1
-    shift
-    "$@" >"$scratch/out" 2>"$scratch/err" </dev/null
-    code=$?
-    cat "$scratch/out" "$scratch/err"
-    echo "exit status $code"
-    [ "$code" -eq "$want" ]
 }
 
 # answers_in_its_time TARGET BODY OTHER: the request is answered, but OTHER, which comes later, before it
@@ -183,7 +118,7 @@ serves_hello() {
         $CC $CFLAGS -I. -pthread "$scratch/hello.c" -o "$scratch/hello" || return
         "$scratch/hello" 2>"$scratch/err" &
         server=$!
-        answers 200 'Hello, World!' GET / && has_line 'Content-Type: text/plain' GET / && return
+        says 200 'Hello, World!' GET / && has_line 'Content-Type: text/plain' GET / && return
         kill -KILL "$server"
         wait "$server"
         server=
@@ -200,16 +135,16 @@ test_hello() {
 
 test_routes() {
     check 'routes: starts' start "$BUILD/routes" 0
-    check 'routes: parameter' answers 200 'user 4 2' GET /users/4%202
+    check 'routes: parameter' says 200 'user 4 2' GET /users/4%202
     check 'routes: parameter must not be empty' has_status 404 GET /users/
-    check 'routes: wildcard' answers 200 'document a/b.txt' GET /docs/a/b.txt
-    check 'routes: empty wildcard' answers 200 'document ' GET /docs/
+    check 'routes: wildcard' says 200 'document a/b.txt' GET /docs/a/b.txt
+    check 'routes: empty wildcard' says 200 'document ' GET /docs/
     check 'routes: query is escaped' contains '<b>&lt;i&gt; &amp; &quot;</b>' GET '/search?q=%3Ci%3E+%26+%22'
     check 'routes: empty query' contains '<b></b>' GET '/search?q='
-    check 'routes: no query' answers 400 'add ?q=something' GET /search
-    check 'routes: field' answers 200 'agent me' GET /agent '' 'USER-AGENT:   me  '
-    check 'routes: no field' answers 200 'agent unknown' GET /agent
-    check 'routes: body' answers 201 '5 bytes taken' POST /notes 12345
+    check 'routes: no query' says 400 'add ?q=something' GET /search
+    check 'routes: field' says 200 'agent me' GET /agent '' 'USER-AGENT:   me  '
+    check 'routes: no field' says 200 'agent unknown' GET /agent
+    check 'routes: body' says 201 '5 bytes taken' POST /notes 12345
     check 'routes: field of the answer' has_line 'Location: /notes/1' POST /notes 12345
     check 'routes: limit of the body' has_status 413 POST /notes "$(printf '%05000d' 0)"
     check 'routes: redirect' has_line 'Location: /users/42' GET /old
@@ -218,7 +153,7 @@ test_routes() {
     check 'routes: 404' has_status 404 GET /nowhere
     check 'routes: 405' has_status 405 DELETE /agent
     check 'routes: Allow' contains 'Allow: GET' DELETE /agent
-    check 'routes: HEAD' answers 200 '' HEAD /users/42
+    check 'routes: HEAD' says 200 '' HEAD /users/42
     check 'routes: OPTIONS' contains 'Allow: ' OPTIONS /agent
     check 'routes: ends' stop_at_once
 }
@@ -228,7 +163,7 @@ test_routes() {
 fast_beside_slow() {
     ask GET /slow >"$scratch/slow" &
     slow=$!
-    answers 200 fast GET /fast || return
+    says 200 fast GET /fast || return
     if [ -s "$scratch/slow" ]; then
         echo '/slow was answered before /fast'
         return 1
@@ -299,7 +234,7 @@ survives_a_leaver() {
     wait "$leaver"
     [ ! -s "$scratch/answer" ] || return
     sleep 0.6
-    answers 200 'here you are' GET /in/0
+    says 200 'here you are' GET /in/0
 }
 
 # All of them wait at the same time, so that they take hardly longer than one.
@@ -318,7 +253,7 @@ many_wait() {
 test_deferred() {
     check 'deferred: starts' start "$BUILD/deferred" 0
     check_threads 'deferred: the server and the clock' 2
-    check 'deferred: at once' answers 200 'here you are' GET /in/0
+    check 'deferred: at once' says 200 'here you are' GET /in/0
     check 'deferred: later' answers_in_its_time /in/1500 'here you are' /in/0
     check 'deferred: many wait' many_wait
     for bad in x -1 1.5 60001 99999999999999999999; do
@@ -332,10 +267,9 @@ test_deferred() {
 
 # ---- host_loop ----
 
-# says PATTERN: / is answered with a line like this
-says() {
-    ask GET / >"$scratch/answer"
-    cat "$scratch/answer"
+# shows PATTERN: / is answered with a line like this
+shows() {
+    ask GET / | tee "$scratch/answer"
     grep -x 'HTTP/1.1 200 OK' "$scratch/answer" && grep -x -e "$1" "$scratch/answer"
 }
 
@@ -348,21 +282,21 @@ start_typing() {
 # types LINE
 types() {
     printf '%s\n' "$1" >&9
-    wait_for 10 says "[0-9]* seconds, $1"
+    wait_for 10 shows "[0-9]* seconds, $1"
 }
 
 test_host_loop() {
     check 'host_loop: starts without a terminal' start "$BUILD/host_loop" 0
     check_threads 'host_loop: no thread is made' 1
-    check 'host_loop: GET /' says '[0-9]* seconds, nothing typed yet'
-    check 'host_loop: the timer' wait_for 20 says '[2-9] seconds, nothing typed yet'
+    check 'host_loop: GET /' shows '[0-9]* seconds, nothing typed yet'
+    check 'host_loop: the timer' wait_for 20 shows '[2-9] seconds, nothing typed yet'
     check 'host_loop: SIGTERM' stop
     check 'host_loop: starts' start_typing
-    check 'host_loop: nothing typed' says '[0-9]* seconds, nothing typed yet'
+    check 'host_loop: nothing typed' shows '[0-9]* seconds, nothing typed yet'
     check 'host_loop: a line is typed' types 'good morning'
     check 'host_loop: another line is typed' types 'good night'
     exec 9>&-
-    check 'host_loop: the terminal ends' wait_for 10 says '[0-9]* seconds, good night'
+    check 'host_loop: the terminal ends' wait_for 10 shows '[0-9]* seconds, good night'
     check 'host_loop: SIGTERM after that' stop
 }
 
@@ -374,7 +308,7 @@ several_sums() {
         ask GET /sum >"$scratch/sum.$i" &
         askers="$askers $!"
     done
-    says 'Hello from the loop' || return
+    shows 'Hello from the loop' || return
     wait $askers
     cat "$scratch"/sum.*
     [ "$(cat "$scratch"/sum.* | grep -c -x 50000005000000)" -eq 5 ]
@@ -394,8 +328,8 @@ stops_at_a_sum() {
 test_host_poll() {
     check 'host_poll: starts' start "$BUILD/host_poll" 0
     check_threads 'host_poll: no thread is made' 1
-    check 'host_poll: GET /' answers 200 'Hello from the loop' GET /
-    check 'host_poll: GET /sum' answers 200 50000005000000 GET /sum
+    check 'host_poll: GET /' says 200 'Hello from the loop' GET /
+    check 'host_poll: GET /sum' says 200 50000005000000 GET /sum
     check 'host_poll: several sums' several_sums
     check 'host_poll: 404' has_status 404 GET /nowhere
     check 'host_poll: SIGTERM' stop
@@ -448,31 +382,31 @@ test_showcase_routes() {
     check 'showcase: URL' grep -x "listening on http://localhost:$port/" "$scratch/out"
     check 'showcase: port in use' port_in_use
     check 'showcase: index' index_links
-    check 'showcase: /plaintext' answers 200 'Hello, World!' GET /plaintext
+    check 'showcase: /plaintext' says 200 'Hello, World!' GET /plaintext
     check 'showcase: /plaintext, type' has_line 'Content-Type: text/plain' GET /plaintext
-    check 'showcase: /json' answers 200 '{"message":"Hello, World!"}' GET /json
+    check 'showcase: /json' says 200 '{"message":"Hello, World!"}' GET /json
     check 'showcase: /json, type' has_line 'Content-Type: application/json' GET /json
-    check 'showcase: /pool/plaintext' answers 200 'Hello, World!' GET /pool/plaintext
-    check 'showcase: /hello' answers 200 'Hello, Jürgen <b>!' GET '/hello/J%C3%BCrgen%20%3Cb%3E'
+    check 'showcase: /pool/plaintext' says 200 'Hello, World!' GET /pool/plaintext
+    check 'showcase: /hello' says 200 'Hello, Jürgen <b>!' GET '/hello/J%C3%BCrgen%20%3Cb%3E'
     check 'showcase: /hello, type' has_line 'Content-Type: text/plain; charset=utf-8' GET /hello/x
-    check 'showcase: /echo' answers 200 '{"a": 1}' PATCH /echo '{"a": 1}'
+    check 'showcase: /echo' says 200 '{"a": 1}' PATCH /echo '{"a": 1}'
     type='Content-Type: text/x-mine; a="b"'
     check 'showcase: /echo, type' has_line "$type" POST /echo x "$type"
     check 'showcase: /echo, no type' has_line 'Content-Type: application/octet-stream' POST /echo x
-    check 'showcase: /echo, nothing' answers 200 '' GET /echo
-    check 'showcase: /sleep' answers 200 'slept 20 ms' GET /sleep/20
+    check 'showcase: /echo, nothing' says 200 '' GET /echo
+    check 'showcase: /sleep' says 200 'slept 20 ms' GET /sleep/20
     for bad in abc -1 1.5 +1 10001 99999999999999999999 '%00'; do
         check "showcase: /sleep/$bad" has_status 400 GET "/sleep/$bad"
     done
-    check 'showcase: /deferred/0' answers 200 'deferred for 0 ms' GET /deferred/0
-    check 'showcase: /deferred/300' answers 200 'deferred for 300 ms' GET /deferred/300
+    check 'showcase: /deferred/0' says 200 'deferred for 0 ms' GET /deferred/0
+    check 'showcase: /deferred/300' says 200 'deferred for 300 ms' GET /deferred/300
     check 'showcase: /deferred, type' has_line 'Content-Type: text/plain' GET /deferred/1
     check 'showcase: /deferred holds nobody up' answers_in_its_time /deferred/1500 'deferred for 1500 ms' /plaintext
     for bad in x -1 1.5 +1 10001 99999999999999999999 '%00'; do
         check "showcase: /deferred/$bad" has_status 400 GET "/deferred/$bad"
     done
-    check 'showcase: /healthz' answers 200 ok GET /healthz
-    check 'showcase: /readyz' answers 200 ready GET /readyz
+    check 'showcase: /healthz' says 200 ok GET /healthz
+    check 'showcase: /readyz' says 200 ready GET /readyz
     check 'showcase: 404' has_status 404 GET /sleep/1/2
     check 'showcase: SIGTERM' stop
 }
@@ -486,7 +420,7 @@ fill_the_ring() {
     for i in 1 2 3 4 5 6; do
         ask GET /sleep/10000 >"$scratch/sleeper.$i" &
     done
-    wait_for 10 refused_by_the_ring && answers 200 'Hello, World!' GET /pool/plaintext &&
+    wait_for 10 refused_by_the_ring && says 200 'Hello, World!' GET /pool/plaintext &&
         cat "$scratch"/sleeper.* | grep 'Retry-After: [0-9]'
 }
 
@@ -530,7 +464,7 @@ test_showcase_limits() {
 
     check 'showcase: --host --max-body' start "$BUILD/showcase" --host 127.0.0.1 --port 0 --max-body 10
     check 'showcase: URL with the host' grep -x "listening on http://127.0.0.1:$port/" "$scratch/out"
-    check 'showcase: body as large as allowed' answers 200 1234567890 POST /echo 1234567890
+    check 'showcase: body as large as allowed' says 200 1234567890 POST /echo 1234567890
     check 'showcase: body too large' has_status 413 POST /echo 12345678901
     check 'showcase: a drain finishes what was begun' drain_waits_for /sleep/1500 'slept 1500 ms'
 
@@ -548,14 +482,13 @@ test_showcase_acceptors() {
     check "showcase: --acceptors $1" start "$BUILD/showcase" --port 0 --reactors 2 --acceptors "$1"
     check "showcase: $1 acceptors, the last one" has_thread "accept/$(($1 - 1))"
     for i in 1 2 3 4; do
-        check "showcase: $1 acceptors, inline, $i" answers 200 'Hello, World!' GET /plaintext
-        check "showcase: $1 acceptors, pool, $i" answers 200 'Hello, World!' GET /pool/plaintext
-        check "showcase: $1 acceptors, deferred, $i" answers 200 'deferred for 10 ms' GET /deferred/10
+        check "showcase: $1 acceptors, inline, $i" says 200 'Hello, World!' GET /plaintext
+        check "showcase: $1 acceptors, pool, $i" says 200 'Hello, World!' GET /pool/plaintext
+        check "showcase: $1 acceptors, deferred, $i" says 200 'deferred for 10 ms' GET /deferred/10
     done
     check "showcase: $1 acceptors, a drain" drain_waits_for /sleep/1500 'slept 1500 ms'
 }
 
-$CC $CFLAGS tests/units/client.c -o "$client" || exit 2
 test_hello
 test_routes
 test_pool

@@ -10,12 +10,9 @@
 #include "../httpsrv.h"
 
 #include "server.h"
-#include <dirent.h>
 #include <poll.h>
 #include <pthread.h>
 
-#define ROWS(table)     (sizeof(table) / sizeof *(table))
-#define HELLO           "Hello, World!\n"
 #define NO_MEMORY       "no memory\n"
 #define NAME            "J\xc3\xbcrgen"
 #define MEGABYTE        1048576
@@ -212,19 +209,8 @@ static bool deviate(const struct client *c, const struct want *want, const char 
     return false;
 }
 
-// Receives until n bytes are there; false if the stream ends before. A hang fails the test.
-static bool receive_all(struct client *c, size_t n) {
-    const int64_t deadline = net_deadline();
-    while (c->len - c->at < n) {
-        if (net_receive(c, deadline)) continue;
-        NET_CHECK(c, c->eof, "hangs");
-        return false;
-    }
-    return true;
-}
-
 static bool receive_head(struct client *c) {
-    for (size_t n = 1; receive_all(c, n); n = c->len - c->at + 1)
+    for (size_t n = 1; net_reach(c, n); n = c->len - c->at + 1)
         if (memmem(c->buf + c->at, c->len - c->at, "\r\n\r\n", 4)) return true;
     return false;
 }
@@ -271,7 +257,7 @@ static bool hear(struct client *c, const struct want *want) {
     const bool bodiless = c->status < 200 || c->status == 204 || !want->body;
     NET_CHECK(c, bodiless || c->length >= 0, "an answer without a length");
     const size_t len = bodiless ? 0 : (size_t)c->length;
-    if (!receive_all(c, len)) return torn(c, want);
+    if (!net_reach(c, len)) return torn(c, want);
     c->body = c->buf + c->at;
     c->body_len = len;
     c->at += len;
@@ -492,8 +478,7 @@ static void after_drain(void) {
     hear_blob(&left[2], 50000);
     net_until_end(&left[0]);
     net_until_end(&left[1]);
-    for (size_t i = 0; i < ROWS(left); i++)
-        hang_up(&left[i]);
+    hang_up_all(left, ROWS(left));
 }
 
 // ---- a server's life ----
@@ -605,16 +590,6 @@ static void make(const struct scenario *scenario) {
 
 // ---- one run ----
 
-static int descriptors(void) {
-    int count = 0;
-    DIR *dir = opendir("/proc/self/fd");
-    CHECK(dir != NULL);
-    while (readdir(dir))
-        count++;
-    closedir(dir);
-    return count;
-}
-
 // A failure of setup is reported as documented and in words.
 static void check_setup_error(const struct fault *fault, httpsrv_result result) {
     const bool memory = fault->call == FAULT_ALLOC;
@@ -646,7 +621,7 @@ static void serve_faults(const struct scenario *scenario, const struct fault *fa
 static bool run(const struct scenario *scenario, const struct fault *fault, size_t nth) {
     NOTE("%s: %s number %zu%s ends with %s", scenario->name, fault_name(fault->call), nth,
          fault->lasting ? " and all after it" : "", error_name(fault->error));
-    const int open_before = descriptors();
+    const int open_before = test_descriptors();
     deviations = 0;
     fault_send_buffer = scenario->send_buffer;
     if (scenario->whole) fault_begin(FAULT_ONE(fault->call), fault->error, nth, fault->lasting);
@@ -661,7 +636,7 @@ static bool run(const struct scenario *scenario, const struct fault *fault, size
     if (s.srv) dispose(&s);
     CHECK_INT(s.bytes, 0);
     check_loans();
-    CHECK_INT(descriptors(), open_before);
+    CHECK_INT(test_descriptors(), open_before);
     return failed > 0;
 }
 
@@ -670,8 +645,10 @@ static void run_all(const struct scenario *scenario, const struct fault *faults,
         blob[i] = (char)('!' + (i * 7 + i / 89) % 90);
     for (size_t i = 0; i < count; i++) {
         size_t nth = 1;
-        while (run(scenario, &faults[i], nth))
-            nth += nth < RUNS_ONE_BY_ONE ? 1 : 13;
+        for (int tries = 0; tries < 20 && nth == 1; tries++) { // there may be no such call where things go another way
+            while (run(scenario, &faults[i], nth))
+                nth += nth < RUNS_ONE_BY_ONE ? 1 : 13;
+        }
         CHECK_CMP(nth, >, 1); // or nothing was tested
     }
 }
@@ -877,7 +854,7 @@ TEST(running_without_a_thread) {
 
 static bool listen_again(const struct scenario *scenario, const struct fault *fault, size_t nth) {
     NOTE("%s: %s number %zu ends with %s", scenario->name, fault_name(fault->call), nth, error_name(fault->error));
-    const int open_before = descriptors();
+    const int open_before = test_descriptors();
     open_faulty(scenario);
     check_alive(&s);
     stop(scenario);
@@ -889,7 +866,7 @@ static bool listen_again(const struct scenario *scenario, const struct fault *fa
     else
         stop(scenario);
     dispose(&s);
-    CHECK_INT(descriptors(), open_before);
+    CHECK_INT(test_descriptors(), open_before);
     return failed > 0;
 }
 

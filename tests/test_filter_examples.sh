@@ -1,21 +1,11 @@
 #!/bin/sh
 # Runs the examples of filters and files, middleware, files and assets, and looks at what they answer.
 
-. tests/check.sh
-
-exec </dev/null
-
-: "${CC:=cc}" "${CFLAGS=-std=gnu11 -g}" "${BUILD:=build}"
-client=$scratch/client
-server=
-port=
-
-trap '[ -z "$server" ] || kill -KILL "$server"; rm -rf "$scratch"' EXIT
+. tests/examples.sh
 
 # ---- asking ----
 
-# ask METHOD TARGET [FIELD...]: the answer goes to $scratch/answer, and in parts to $scratch/head, without its CRs, and
-# $scratch/body
+# ask METHOD TARGET [FIELD...]
 ask() {
     {
         printf '%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n' "$1" "$2"
@@ -23,17 +13,7 @@ ask() {
         [ $# -eq 0 ] || printf '%s\r\n' "$@"
         printf '\r\n'
     } >"$scratch/request"
-    "$client" "$port" <"$scratch/request" >"$scratch/answer" || return
-    tr -d '\r' <"$scratch/answer" | sed '/^$/q' >"$scratch/head"
-    sed "1,/^.\$/d" "$scratch/answer" >"$scratch/body"
-    cat "$scratch/head"
-}
-
-# answers STATUS FILE ASK...: the answer has exactly this status and, in the FILE, this body
-answers() {
-    want_status=$1 want_body=$2
-    shift 2
-    ask "$@" && grep "^HTTP/1.1 $want_status " "$scratch/head" && cmp "$want_body" "$scratch/body"
+    exchange
 }
 
 # says STATUS TEXT ASK...: the same with the body as a text
@@ -69,54 +49,11 @@ field() {
     sed -n "s/^$1: //p" "$scratch/head"
 }
 
-# ---- servers ----
-
-# wait_for SECONDS COMMAND...: until the command succeeds
-wait_for() {
-    tries=$(($1 * 20))
-    shift
-    while [ "$tries" -gt 0 ]; do
-        "$@" && return
-        tries=$((tries - 1))
-        sleep 0.05
-    done
-    echo "gave up waiting for: $*"
-    return 1
-}
-
-# start PROGRAM ARGUMENT...: runs it and takes the port from what it prints
-start() {
-    : >"$scratch/out"
-    "$@" >"$scratch/out" 2>"$scratch/err" &
-    server=$!
-    wait_for 20 grep -q '^listening on ' "$scratch/out" || return
-    port=$(sed -n 's/^listening on .*:\([0-9]*\)\/$/\1/p' "$scratch/out")
-    [ "${port:-0}" -gt 0 ]
-}
-
-# stop: SIGTERM ends the server with exit status 0, within half a minute
-stop() {
-    kill -TERM "$server"
-    { sleep 30 && kill -KILL "$server"; } &
-    watchdog=$!
-    wait "$server"
-    code=$?
-    kill "$watchdog" 2>/dev/null
-    server=
-    cat "$scratch/err"
-    echo "exit status $code"
-    [ "$code" -eq 0 ]
-}
-
 # fails_with TEXT COMMAND...: exit status 1 and the text in what it says
 fails_with() {
-    want=$1
+    told=$1
     shift
-    "$@" >"$scratch/out" 2>"$scratch/err"
-    code=$?
-    cat "$scratch/out" "$scratch/err"
-    echo "exit status $code"
-    [ "$code" -eq 1 ] && grep -F -e "$want" "$scratch/err"
+    exits 1 "$@" && grep -F -e "$told" "$scratch/err"
 }
 
 # ---- middleware ----
@@ -287,7 +224,6 @@ test_assets() {
     check 'assets: SIGTERM' stop
 }
 
-$CC $CFLAGS tests/units/client.c -o "$client" || exit 2
 test_middleware
 test_files
 test_assets

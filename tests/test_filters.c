@@ -7,13 +7,12 @@
 #include "server.h"
 #include <pthread.h>
 
-#define ROWS(table) (sizeof(table) / sizeof *(table))
-#define HANDLED     "handled\n"
-#define CLOSING     "Connection: close\r\n"
-#define MOST        64               // outcomes that a test tells apart by number
-#define STREAM      (3u << 20)       // bytes of a large answer in pieces
-#define ENDLESS     (24u << 20)      // more than the kernel takes of what nobody reads
-#define FILE_BYTES  ((1u << 20) + 7) // of the file that is answered with
+#define HANDLED    "handled\n"
+#define CLOSING    "Connection: close\r\n"
+#define MOST       64               // outcomes that a test tells apart by number
+#define STREAM     (3u << 20)       // bytes of a large answer in pieces
+#define ENDLESS    (24u << 20)      // more than the kernel takes of what nobody reads
+#define FILE_BYTES ((1u << 20) + 7) // of the file that is answered with
 
 // Where a handler, and so its filters, run and how it takes its body: what is promised has to hold in all of these ways.
 struct way {
@@ -28,15 +27,6 @@ static const struct way ways[] = {
     {"inline, 3 reactors", false, false, 3}, {"stream, 3 reactors", true, true, 3},
 };
 static const struct way *way;
-
-#define TEST_WAYS(id, wanted)                              \
-    static void id##_this_way(void);                       \
-    TEST(id) {                                             \
-        for (way = ways; way < ways + ROWS(ways); way++) { \
-            if (wanted) id##_this_way();                   \
-        }                                                  \
-    }                                                      \
-    static void id##_this_way(void)
 
 #define TEST_EACH_WAY(id) TEST_WAYS(id, true)
 
@@ -710,33 +700,16 @@ TEST(setup_errors) {
     dispose(&s);
 }
 
-static int failing_at, asked; // the allocation that fails, from 1, and how many there were
-
-static void *failing_realloc(void *user, void *ptr, size_t old_size, size_t new_size) {
-    if (new_size > 0 && LOAD(failing_at) > 0 && __atomic_add_fetch(&asked, 1, __ATOMIC_ACQ_REL) == LOAD(failing_at))
-        return NULL;
-    return counting_realloc(user, ptr, old_size, new_size);
-}
-
-static void prepare_to_fail(void) {
-    httpsrv_config c = {0};
-    way = ways;
-    c.allocator.fn = failing_realloc;
-    c.allocator.user = &s;
-    begin(&c);
-}
-
 TEST(setup_without_memory) {
     bool failed = true;
     for (int at = 1; failed; at++) {
         CHECK_CMP(at, <, 100);
-        failing_at = asked = 0;
-        prepare_to_fail();
-        STORE(failing_at, at);
+        begin_here();
+        STORE(s.failing_at, at);
         const httpsrv_result result = httpsrv_use(s.srv, "/a/prefix", mark, NULL);
         const httpsrv_result listening = result == HTTPSRV_OK ? HTTPSRV_NOMEM : httpsrv_listen(s.srv);
-        failed = asked >= at;
-        STORE(failing_at, 0);
+        failed = s.asked >= at;
+        STORE(s.failing_at, 0);
         CHECK_INT(result, failed ? HTTPSRV_NOMEM : HTTPSRV_OK);
         CHECK_INT(listening, HTTPSRV_NOMEM); // also later, when there is memory again
         dispose(&s);
@@ -1066,9 +1039,11 @@ TEST(done_of_the_servers_answers) {
 
 // Not before the last byte has gone out; with all of it, or with less if the client goes.
 static void check_held(const char *path, bool leaves) {
+    const uint64_t answers = metrics(&s).answers[2];
     struct client c = dial(s.port);
     reset_dones();
     SENDF(&c, "GET %s?n=0 HTTP/1.1\r\nHost: a\r\n" CLOSING "\r\n", path);
+    WAIT(metrics(&s).answers[2] > answers); // nobody watches for a client that has left before
     test_sleep(100);
     CHECK_INT(LOAD(dones[0].calls), 0);
     if (leaves) {
@@ -1220,19 +1195,18 @@ TEST(done_without_memory) {
     int filtered = 0;
     for (int at = 1; failed; at++) {
         CHECK_CMP(at, <, 100);
-        failing_at = asked = 0;
-        prepare_to_fail();
+        begin_here();
         use("/small", watch_if_possible, &dones[0]);
         use("/small", watch_if_possible, &dones[1]);
         route("POST /small", on_reply_10, NULL);
         go(&s);
         reset_dones();
-        STORE(failing_at, at);
+        STORE(s.failing_at, at);
         struct client c = dial(s.port);
         SEND(&c, "POST /small HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n" CLOSING "\r\nabc");
         EXPECT_END(&c);
-        failed = LOAD(asked) >= at;
-        STORE(failing_at, 0);
+        failed = LOAD(s.asked) >= at;
+        STORE(s.failing_at, 0);
         hang_up(&c);
         check_alive(&s);
         finish(&s);

@@ -7,7 +7,6 @@
 #include "drive.h"
 #include "rooms.h"
 #include "server.h"
-#include <dirent.h>
 #include <sys/stat.h>
 
 #define TYPE_B  "multipart/form-data; boundary=b"
@@ -1423,23 +1422,8 @@ static void make_spool(void) {
     CHECK(mkdtemp(spool_dir) != NULL);
 }
 
-static int count_entries(const char *path) {
-    int count = 0;
-    DIR *dir = opendir(path);
-    CHECK(dir != NULL);
-    for (const struct dirent *entry; (entry = readdir(dir)) != NULL;) {
-        count += entry->d_name[0] != '.';
-    }
-    closedir(dir);
-    return count;
-}
-
-static int count_descriptors(void) {
-    return count_entries("/proc/self/fd");
-}
-
 static void remove_spool(void) {
-    CHECK_INT(count_entries(spool_dir), 0);
+    CHECK_INT(test_entries(spool_dir), 0);
     CHECK_INT(rmdir(spool_dir), 0);
 }
 
@@ -1455,7 +1439,7 @@ static void check_spool_file(const httpsrv_part *part) {
     CHECK_INT(st.st_size, part->size);
     CHECK_INT(fcntl(part->fd, F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
     CHECK_INT(lseek(part->fd, 0, SEEK_CUR), 0);
-    CHECK_INT(count_entries(spool_dir), 0);
+    CHECK_INT(test_entries(spool_dir), 0);
 }
 
 static void add_spooled(struct bytes *out, const httpsrv_part *part) {
@@ -1504,12 +1488,12 @@ TEST(form_spooled) {
     STORE(form_config, &config);
     check_alive(&s);
     WAIT(metrics(&s).connections == 0);
-    int before = count_descriptors();
+    int before = test_descriptors();
     for (size_t i = 0; i < LENGTH(cases); i++) {
         check_form(TYPE_B, cases[i].body, cases[i].expected);
         NOTE("descriptors after case %zu", i);
         WAIT(metrics(&s).connections == 0);
-        CHECK_INT(count_descriptors(), before);
+        CHECK_INT(test_descriptors(), before);
     }
     finish(&s);
     remove_spool();
@@ -1527,13 +1511,13 @@ TEST(form_spooled_ends_with_the_request) {
         NOTE("%s", way->name);
         GET(&c, "/hello");
         EXPECT(&c, 200, "Hello, World!\n");
-        int before = count_descriptors();
+        int before = test_descriptors();
         for (int i = 0; i < 20; i++) {
             send_head(&c, way, TYPE_B, sizeof body - 1);
             net_send(&c, body, sizeof body - 1);
             expect_form(&c, "(f|x)1;(g|y)2;OK");
         }
-        WAIT(count_descriptors() == before);
+        WAIT(test_descriptors() == before);
         hang_up(&c);
         WAIT(metrics(&s).connections == 0);
     }
@@ -1626,11 +1610,11 @@ TEST(form_spool_full) {
     const httpsrv_form_config config = {.spool = spool_dir};
     STORE(form_config, &config);
     signal(SIGXFSZ, SIG_IGN);
-    int before = count_descriptors();
+    int before = test_descriptors();
     CHECK_INT(setrlimit(RLIMIT_FSIZE, &limit), 0);
     check_form(TYPE_B, view_of(body), "SYS");
     WAIT(metrics(&s).connections == 0);
-    CHECK_INT(count_descriptors(), before);
+    CHECK_INT(test_descriptors(), before);
     finish(&s);
     remove_spool();
 }
@@ -1650,7 +1634,7 @@ TEST(form_of_a_client_that_leaves) {
     serve_forms(on_form_gone);
     const httpsrv_form_config config = {.spool = spool_dir};
     STORE(form_config, &config);
-    int before = count_descriptors();
+    int before = test_descriptors();
     for (int i = 0; i < 6; i++) {
         struct client c = dial(s.port);
         NOTE("round %d", i);
@@ -1665,7 +1649,7 @@ TEST(form_of_a_client_that_leaves) {
         WAIT(LOAD(form_seen) == i + 1);
     }
     WAIT(metrics(&s).connections == 0);
-    WAIT(count_descriptors() == before);
+    WAIT(test_descriptors() == before);
     finish(&s);
     remove_spool();
 }

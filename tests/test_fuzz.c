@@ -22,6 +22,15 @@
 #define LLVMFuzzerTestOneInput fuzz_cookie
 #include "fuzz/fuzz_cookie.c"
 #undef LLVMFuzzerTestOneInput
+#define LLVMFuzzerTestOneInput fuzz_range
+#include "fuzz/fuzz_range.c"
+#undef LLVMFuzzerTestOneInput
+#define LLVMFuzzerTestOneInput fuzz_accept
+#include "fuzz/fuzz_accept.c"
+#undef LLVMFuzzerTestOneInput
+#define LLVMFuzzerTestOneInput fuzz_path
+#include "fuzz/fuzz_path.c"
+#undef LLVMFuzzerTestOneInput
 #include <dirent.h>
 
 #define MIN_SEEDS 20 // fewer would mean that the folder is not the right one
@@ -89,63 +98,27 @@ static void replay_beginnings(const char *name, const char *file, entry_point ru
     release_bytes(&b);
 }
 
-TEST(head) {
-    replay("head", fuzz_head);
-}
+// Its inputs, and the beginnings of one of them.
+#define FUZZER(id, name)                         \
+    TEST(id) {                                   \
+        replay(#id, fuzz_##id);                  \
+    }                                            \
+    TEST(id##_beginnings) {                      \
+        replay_beginnings(#id, name, fuzz_##id); \
+    }
 
-TEST(head_beginnings) {
-    replay_beginnings("head", "browser", fuzz_head);
-}
-
-TEST(body) {
-    replay("body", fuzz_body);
-}
-
-TEST(body_beginnings) {
-    replay_beginnings("body", "trailers", fuzz_body);
-}
-
-TEST(target) {
-    replay("target", fuzz_target);
-}
-
-TEST(target_beginnings) {
-    replay_beginnings("target", "absolute", fuzz_target);
-}
-
-TEST(conn) {
-    replay("conn", fuzz_conn);
-}
+FUZZER(head, "browser")
+FUZZER(body, "trailers")
+FUZZER(target, "absolute")
+FUZZER(conn, "chunked")
+FUZZER(multipart, "file")
+FUZZER(urlencoded, "percent")
+FUZZER(cookie, "spaces")
+FUZZER(range, "sixteen-and-outside")
+FUZZER(accept, "quoted")
+FUZZER(path, "link-too-many")
 
 TEST(conn_with_pool) {
     conn_pool = true;
     replay("conn", fuzz_conn);
-}
-
-TEST(conn_beginnings) {
-    replay_beginnings("conn", "chunked", fuzz_conn);
-}
-
-TEST(multipart) {
-    replay("multipart", fuzz_multipart);
-}
-
-TEST(multipart_beginnings) {
-    replay_beginnings("multipart", "file", fuzz_multipart);
-}
-
-TEST(urlencoded) {
-    replay("urlencoded", fuzz_urlencoded);
-}
-
-TEST(urlencoded_beginnings) {
-    replay_beginnings("urlencoded", "percent", fuzz_urlencoded);
-}
-
-TEST(cookie) {
-    replay("cookie", fuzz_cookie);
-}
-
-TEST(cookie_beginnings) {
-    replay_beginnings("cookie", "spaces", fuzz_cookie);
 }

@@ -53,6 +53,21 @@ static struct client hold_reactor(void) {
     WAIT(LOAD(blocked));
     return b;
 }
+static void let_go_of_reactor(struct client *b) {
+    STORE(unblock, 1);
+    EXPECT(b, 200, "ok");
+    hang_up(b);
+}
+// A server of one reactor with this handler at /x, and a client whose request has entered it.
+static struct client enter(const char *version, httpsrv_handler handler, const char *pool) {
+    setup(&(httpsrv_config){.reactors = 1});
+    route("GET /x", handler, pool);
+    go(&s);
+    struct client c = dial(s.port);
+    SENDF(&c, "GET /x HTTP/%s\r\nHost: a\r\n\r\n", version);
+    WAIT(LOAD(entered));
+    return c;
+}
 
 // ---- a post is lost if the worker tells the loop anything before it returns ----
 static void posted_reply(httpsrv_req *req, void *user) {
@@ -69,12 +84,7 @@ static void defer_and_inform(httpsrv_req *req, void *user) {
     test_sleep(200);
 }
 TEST(lost_post) {
-    setup(&(httpsrv_config){.reactors = 1});
-    route("GET /x", defer_and_inform, "default");
-    go(&s);
-    struct client a = dial(s.port);
-    GET(&a, "/x");
-    WAIT(LOAD(entered));
+    struct client a = enter("1.1", defer_and_inform, "default");
     CHECK_INT(httpsrv_post(s.srv, token, posted_reply, NULL), HTTPSRV_OK);
     test_sleep(100);
     STORE(go_on, 1);
@@ -94,20 +104,13 @@ static void worker_sse(httpsrv_req *req, void *user) {
     STORE(done, 1);
 }
 TEST(orphan_for_ever) {
-    setup(&(httpsrv_config){.reactors = 1});
-    route("GET /x", worker_sse, "default");
-    go(&s);
-    struct client a = dial(s.port);
-    GET(&a, "/x");
-    WAIT(LOAD(entered));
+    struct client a = enter("1.1", worker_sse, "default");
     struct client b = hold_reactor();
     net_reset(&a);
     STORE(go_on, 1);
     WAIT(LOAD(done));
     test_sleep(100);
-    STORE(unblock, 1);
-    EXPECT(&b, 200, "ok");
-    hang_up(&b);
+    let_go_of_reactor(&b);
     test_sleep(200);
     printf("gone %d token %llx\n", LOAD(gone), (unsigned long long)token.id);
     finish(&s);
@@ -135,12 +138,7 @@ static void fill_and_reply(httpsrv_req *req, void *user) {
     STORE(done, 1);
 }
 TEST(posted_answer_and_loss) {
-    setup(&(httpsrv_config){.reactors = 1});
-    route("GET /x", just_defer, NULL);
-    go(&s);
-    struct client a = dial(s.port);
-    GET(&a, "/x");
-    WAIT(LOAD(entered));
+    struct client a = enter("1.1", just_defer, NULL);
     CHECK_INT(httpsrv_post(s.srv, token, fill_and_reply, NULL), HTTPSRV_OK);
     WAIT(LOAD(ran));
     net_reset(&a);
@@ -182,12 +180,7 @@ static void begins(httpsrv_req *req, void *user) {
     STORE(entered, 1);
 }
 TEST(cut_looks_complete) {
-    setup(&(httpsrv_config){.reactors = 1});
-    route("GET /x", begins, NULL);
-    go(&s);
-    struct client a = dial(s.port);
-    SEND(&a, "GET /x HTTP/1.0\r\n\r\n");
-    WAIT(LOAD(entered));
+    struct client a = enter("1.0", begins, NULL);
     net_need(&a, 20);
     httpsrv_stop(s.srv);
     httpsrv_stop(s.srv);
@@ -207,19 +200,12 @@ static void inline_sse(httpsrv_req *req, void *user) {
     STORE(entered, 1);
 }
 TEST(end_of_events_and_gone) {
-    setup(&(httpsrv_config){.reactors = 1});
-    route("GET /x", inline_sse, NULL);
-    go(&s);
-    struct client a = dial(s.port);
-    GET(&a, "/x");
-    WAIT(LOAD(entered));
+    struct client a = enter("1.1", inline_sse, NULL);
     net_need(&a, 20);
     struct client b = hold_reactor();
     net_reset(&a);
     CHECK_INT(httpsrv_sse_end(s.srv, token), HTTPSRV_OK);
-    STORE(unblock, 1);
-    EXPECT(&b, 200, "ok");
-    hang_up(&b);
+    let_go_of_reactor(&b);
     finish(&s);
     CHECK_INT(gone, 0);
 }
@@ -232,12 +218,7 @@ static void worker_sse_stays(httpsrv_req *req, void *user) {
     wait_for(&go_on);
 }
 TEST(gone_and_end) {
-    setup(&(httpsrv_config){.reactors = 1});
-    route("GET /x", worker_sse_stays, "default");
-    go(&s);
-    struct client a = dial(s.port);
-    GET(&a, "/x");
-    WAIT(LOAD(entered));
+    struct client a = enter("1.1", worker_sse_stays, "default");
     net_need(&a, 20);
     httpsrv_stop(s.srv);
     WAIT(LOAD(gone));
@@ -264,20 +245,13 @@ static void worker_ends(httpsrv_req *req, void *user) {
     wait_for(&ran);
 }
 TEST(end_of_a_worker_and_gone) {
-    setup(&(httpsrv_config){.reactors = 1});
-    route("GET /x", worker_ends, "default");
-    go(&s);
-    struct client a = dial(s.port);
-    GET(&a, "/x");
-    WAIT(LOAD(entered));
+    struct client a = enter("1.1", worker_ends, "default");
     net_need(&a, 20);
     struct client b = hold_reactor();
     net_reset(&a);
     STORE(go_on, 1);
     WAIT(LOAD(done));
-    STORE(unblock, 1);
-    EXPECT(&b, 200, "ok");
-    hang_up(&b);
+    let_go_of_reactor(&b);
     test_sleep(100);
     STORE(ran, 1);
     finish(&s);
@@ -294,12 +268,7 @@ static void begins_watched(httpsrv_req *req, void *user) {
     begins(req, user);
 }
 TEST(abort_and_gone) {
-    setup(&(httpsrv_config){.reactors = 1});
-    route("GET /x", begins_watched, NULL);
-    go(&s);
-    struct client a = dial(s.port);
-    GET(&a, "/x");
-    WAIT(LOAD(entered));
+    struct client a = enter("1.1", begins_watched, NULL);
     CHECK_INT(httpsrv_post(s.srv, token, posted_abort, NULL), HTTPSRV_OK);
     WAIT(LOAD(done));
     EXPECT_END(&a);
@@ -512,12 +481,7 @@ static void ends_and_stays(httpsrv_req *req, void *user) {
     wait_for(&go_on);
 }
 TEST(complete_looks_torn) {
-    setup(&(httpsrv_config){.reactors = 1});
-    route("GET /x", ends_and_stays, "default");
-    go(&s);
-    struct client a = dial(s.port);
-    SEND(&a, "GET /x HTTP/1.0\r\n\r\n");
-    WAIT(LOAD(entered));
+    struct client a = enter("1.0", ends_and_stays, "default");
     test_sleep(100);
     httpsrv_stop(s.srv);
     httpsrv_stop(s.srv);

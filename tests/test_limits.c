@@ -1,35 +1,22 @@
 // max.per_ip: connections open at once from one address, over real sockets.
 
-#include "test.h"
-#include <sys/socket.h>
-#include <sys/syscall.h>
-
 // The one call that tells the server who connects, so that clients can come from IPv6 networks that this machine has
 // not got. See disguise().
-static long disguised_accept(long number, ...);
-#define FIRST(first, ...) (first)
-#define syscall(...)      (FIRST(__VA_ARGS__, 0) == SYS_accept4 ? disguised_accept(__VA_ARGS__) : (syscall)(__VA_ARGS__))
+#define HTTPSRV_SEAM "tests/seam_accept.h"
 
 #define HTTPSRV_IMPLEMENTATION
 #include "../httpsrv.h"
 
-#undef syscall
+#undef hsrv_sys_accept
 
 #include "server.h"
 #include <pthread.h>
 #include <sys/un.h>
 
-#define ROWS(table) (sizeof(table) / sizeof *(table))
-#define HELLO       "Hello, World!\n"
-#define NEXT        "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n"
-#define HOME        "127.0.0.1"
+#define HOME "127.0.0.1"
 
 // Rounds: fewer where the sanitizers slow everything down.
-#if defined(TEST_ASAN) || defined(TEST_TSAN)
-#define ROUNDS(n) ((n) / 4)
-#else
-#define ROUNDS(n) (n)
-#endif
+#define ROUNDS(n) TEST_FEWER(n, 4)
 
 static struct server s;
 
@@ -63,15 +50,8 @@ static void disguise(struct sockaddr_storage *address, socklen_t *len) {
     *len = sizeof v6;
 }
 
-static long disguised_accept(long number, ...) {
-    va_list args;
-    va_start(args, number);
-    const int listener = va_arg(args, int);
-    struct sockaddr *address = va_arg(args, struct sockaddr *);
-    socklen_t *len = va_arg(args, socklen_t *);
-    const int flags = va_arg(args, int);
-    va_end(args);
-    const long fd = syscall(number, listener, address, len, flags);
+static int hooked_accept(int listener, struct sockaddr *address, socklen_t *len) {
+    const int fd = hsrv_sys_accept(listener, address, len);
     if (fd >= 0 && address) disguise((struct sockaddr_storage *)(void *)address, len);
     return fd;
 }
@@ -136,15 +116,6 @@ static void leave(struct client *c, int n) {
     WAIT(metrics(&s).connections == 0);
 }
 
-static bool has_ipv6(void) {
-    struct sockaddr_storage address;
-    socklen_t size = net_address(&address, "::1", 0);
-    int fd = net_socket(AF_INET6);
-    bool yes = fd >= 0 && bind(fd, (struct sockaddr *)&address, size) == 0;
-    if (fd >= 0) close(fd);
-    return yes;
-}
-
 static void serve_per_ip(int per_ip) {
     serve(&s, &(httpsrv_config){.max.per_ip = per_ip});
 }
@@ -175,8 +146,7 @@ TEST(at_the_limit_and_past_it) {
     in[1] = enter_from(HOME); // one place is free, not two
     refused_from(HOME);
     refused_from("127.0.0.2");
-    for (int i = 0; i < 3; i++)
-        hang_up(&other[i]);
+    hang_up_all(other, 3);
     leave(in, 3);
     finish(&s);
     CHECK_INT(s.last.accepted, 17);
@@ -340,8 +310,7 @@ TEST(more_refusals_than_can_be_told) {
         told++;
     }
     CHECK_CMP(told, >=, 16);
-    for (size_t i = 0; i < ROWS(out); i++)
-        hang_up(&out[i]);
+    hang_up_all(out, ROWS(out));
     WAIT(metrics(&s).connections == 2);
     refused_from(HOME); // and there is room to tell again
     hang_up(&other);
@@ -600,7 +569,7 @@ TEST(random_comings_and_goings) {
 
 // The two are no relatives, on whichever listener they come.
 TEST(ipv6_beside_ipv4) {
-    if (!has_ipv6()) SKIP("this machine has no IPv6");
+    if (!net_has_ipv6()) SKIP("this machine has no IPv6");
     static const char *const hosts[] = {HOME, "::1"};
     struct client c[2][2], out;
     serve(&s, &(httpsrv_config){.listen = {"*:0", "127.0.0.1:0", "[::1]:0"}, .max.per_ip = 2});
@@ -621,11 +590,6 @@ TEST(ipv6_beside_ipv4) {
     CHECK(tries_from(&c[1][0], "::1", s.port));
     leave(&c[0][0], 4);
     finish(&s);
-}
-
-static void on_peer(httpsrv_req *req, void *user) {
-    (void)user;
-    httpsrv_reply(req, 200, NULL, httpsrv_peer(req));
 }
 
 // Whoever has one address of IPv6 has 2^64 of them.
@@ -652,8 +616,7 @@ TEST(ipv6_by_the_first_64_bits) {
     WAIT(metrics(&s).connections == 5);
     c[0] = enter_from(network[4]);
     refused_from(network[0]);
-    for (int i = 0; i < 3; i++)
-        hang_up(&next[i]);
+    hang_up_all(next, 3);
     leave(c, 3);
     finish(&s);
 }
@@ -683,8 +646,7 @@ TEST(unix_sockets_are_not_counted) {
     }
     refused_from(HOME);
     CHECK_INT(crowded(), 1);
-    for (size_t i = 0; i < ROWS(near); i++)
-        hang_up(&near[i]);
+    hang_up_all(near, ROWS(near));
     leave(&far, 1);
     finish(&s);
     CHECK_INT(rmdir(directory), 0);

@@ -17,16 +17,10 @@ static void before_store(const void *where);
 #include <pthread.h>
 #include <sched.h>
 
-#define ROWS(table) (sizeof(table) / sizeof *(table))
-#define HELLO       "Hello, World!\n"
-#define QUEUE       2 // jobs that may wait in the pool of these tests; it has one thread
+#define QUEUE 2 // jobs that may wait in the pool of these tests; it has one thread
 
 // Rounds of a storm: fewer where the sanitizers slow everything down.
-#if defined(TEST_ASAN) || defined(TEST_TSAN)
-#define ROUNDS(n) ((n) / 8)
-#else
-#define ROUNDS(n) (n)
-#endif
+#define ROUNDS(n) TEST_FEWER(n, 8)
 
 static struct server s;
 static int holding;   // jobs that keep a worker busy until the gate opens
@@ -138,6 +132,13 @@ static struct client dial_request(const char *policy, int n) {
     return c;
 }
 
+// Clients that ask for what waits for room.
+static void queue_up(struct client *c, int clients) {
+    for (int i = 0; i < clients; i++) {
+        c[i] = dial_request("wait", i);
+    }
+}
+
 static void expect_number(struct client *c, int n) {
     char text[20];
     snprintf(text, sizeof text, "%d", n);
@@ -236,7 +237,7 @@ enum { KEEPERS = 60 };
 static httpsrv_token kept[KEEPERS]; // of deferred requests, in the order of their arrival
 static pthread_mutex_t kept_lock = PTHREAD_MUTEX_INITIALIZER;
 
-static void on_defer(httpsrv_req *req, void *user) {
+static void on_keep(httpsrv_req *req, void *user) {
     const httpsrv_token token = httpsrv_defer(req);
     (void)user;
     CHECK(token.id != 0);
@@ -247,7 +248,7 @@ static void on_defer(httpsrv_req *req, void *user) {
 }
 
 // Token of a request, by the number of requests that had arrived before.
-static httpsrv_token token_of(int n) {
+static httpsrv_token kept_token(int n) {
     pthread_mutex_lock(&kept_lock);
     const httpsrv_token token = kept[n % KEEPERS];
     pthread_mutex_unlock(&kept_lock);
@@ -260,7 +261,7 @@ static void on_count_gone(void *arg) {
 
 static void on_watch_and_defer(httpsrv_req *req, void *user) {
     CHECK_INT(httpsrv_on_gone(req, on_count_gone, user), HTTPSRV_OK);
-    on_defer(req, user);
+    on_keep(req, user);
 }
 
 // What runs inline for want of room can do all that it could do on a worker.
@@ -274,9 +275,9 @@ TEST(inline_can_defer) {
     for (int i = 1; i <= 3; i++) {
         send_request(&c, "later", i);
         WAIT(LOAD(s.arrived) == i);
-        CHECK_INT(httpsrv_finish(s.srv, token_of(i - 1), &answer), HTTPSRV_OK);
+        CHECK_INT(httpsrv_finish(s.srv, kept_token(i - 1), &answer), HTTPSRV_OK);
         EXPECT(&c, 200, "later");
-        CHECK_INT(httpsrv_finish(s.srv, token_of(i - 1), &answer), HTTPSRV_GONE);
+        CHECK_INT(httpsrv_finish(s.srv, kept_token(i - 1), &answer), HTTPSRV_GONE);
     }
     send_request(&c, "later", 4);
     EXPECT(&c, 503, NULL); // not in time
@@ -290,14 +291,9 @@ TEST(inline_can_defer) {
     CHECK_INT(s.last.items[HTTPSRV_LOG_RAN_INLINE], 5);
 }
 
-static void on_forget(httpsrv_req *req, void *user) {
-    (void)req;
-    (void)user;
-}
-
 TEST(inline_without_an_answer) {
     begin(&(httpsrv_config){0});
-    route("GET /forget/:n", on_forget, HTTPSRV_OVERLOAD_INLINE);
+    route("GET /forget/:n", on_never, HTTPSRV_OVERLOAD_INLINE);
     go(&s);
     stuff_pool();
     struct client c = dial_request("forget", 1);
@@ -314,9 +310,7 @@ TEST(wait_in_order_of_arrival) {
     struct client c[CLIENTS];
     serve_overload(1);
     stuff_pool();
-    for (int i = 0; i < CLIENTS; i++) {
-        c[i] = dial_request("wait", i);
-    }
+    queue_up(c, CLIENTS);
     EXPECT_SILENCE(&c[0], 20);
     CHECK_INT(item(HTTPSRV_LOG_WAITS), CLIENTS);
     CHECK_INT(LOAD(s.handled), 0);
@@ -439,9 +433,7 @@ TEST(wait_of_clients_that_leave) {
     for (int reactors = 1; reactors <= 2; reactors++) {
         serve_overload(reactors);
         stuff_pool();
-        for (int i = 0; i < CLIENTS; i++) {
-            c[i] = dial_request("wait", i);
-        }
+        queue_up(c, CLIENTS);
         const uint64_t memory = metrics(&s).memory;
         for (int i = 0; i < CLIENTS; i += 2) {
             net_reset(&c[i]);
@@ -528,9 +520,7 @@ TEST(wait_on_two_reactors) {
     for (int round = 0; round < 5; round++) {
         serve_overload(2);
         stuff_pool();
-        for (int i = 0; i < CLIENTS; i++) {
-            c[i] = dial_request("wait", i);
-        }
+        queue_up(c, CLIENTS);
         WAIT(LOAD(s.srv->loops[0]->starved) && LOAD(s.srv->loops[1]->starved));
         open_gate();
         for (int i = 0; i < CLIENTS; i++) {
@@ -587,16 +577,6 @@ TEST(wait_for_two_pools) {
 
 // ---- in a loop of a host's ----
 
-#define TURN_UNTIL(condition)                                                              \
-    do {                                                                                   \
-        int64_t until_ = test_now() + test_ms(10000);                                      \
-        TEST_HERE();                                                                       \
-        while (!(condition)) {                                                             \
-            if (test_now() > until_) FAIL("TURN_UNTIL(%s): has not happened", #condition); \
-            CHECK_INT(httpsrv_poll(s.srv, 1), HTTPSRV_OK);                                 \
-        }                                                                                  \
-    } while (0)
-
 static bool fd_is_ready(int timeout_ms) {
     struct pollfd p = {httpsrv_fd(s.srv), POLLIN, 0};
     return poll(&p, 1, timeout_ms) == 1;
@@ -620,7 +600,7 @@ TEST(wait_in_a_loop_of_a_host) {
     stuff_pool();
     struct client c = dial(s.port);
     GET(&c, "/wait/7");
-    TURN_UNTIL(item(HTTPSRV_LOG_WAITS) == 1);
+    TURN_UNTIL(&s, item(HTTPSRV_LOG_WAITS) == 1);
     while (fd_is_ready(0)) {
         CHECK_INT(httpsrv_poll(s.srv, 0), HTTPSRV_OK);
     }
@@ -641,14 +621,14 @@ TEST(wait_behind_those_that_wait) {
     for (int i = 0; i < 3; i++) {
         c[i] = dial(s.port);
     }
-    TURN_UNTIL(metrics(&s).connections == 3);
+    TURN_UNTIL(&s, metrics(&s).connections == 3);
     for (int i = 0; i < 3; i++) {
         if (i == 2) open_gate();
         if (i == 2) WAIT(LOAD(ran) == QUEUE);
         SENDF(&c[i], "GET /wait/%d HTTP/1.1\r\nHost: a\r\n\r\n", i);
-        TURN_UNTIL(metrics(&s).requests == (uint64_t)i + 1);
+        TURN_UNTIL(&s, metrics(&s).requests == (uint64_t)i + 1);
     }
-    TURN_UNTIL(metrics(&s).answers[2] == 3);
+    TURN_UNTIL(&s, metrics(&s).answers[2] == 3);
     for (int i = 0; i < 3; i++) {
         CHECK_INT(LOAD(order[i]), i);
         expect_number(&c[i], i);
@@ -685,7 +665,7 @@ TEST(wait_while_the_pool_runs_empty) {
     CHECK_INT(submit(count_job), HTTPSRV_OK);
     struct client c = dial(s.port);
     GET(&c, "/wait/3");
-    TURN_UNTIL(item(HTTPSRV_LOG_WAITS) == 1);
+    TURN_UNTIL(&s, item(HTTPSRV_LOG_WAITS) == 1);
     open_gate();
     WAIT(LOAD(holding) == 2);
     CHECK_INT(submit(count_job), HTTPSRV_OK);
@@ -693,7 +673,7 @@ TEST(wait_while_the_pool_runs_empty) {
     CHECK_INT(LOAD(s.srv->pools[0]->wanted), 0);
     watcher = empty_pool;
     STORE(watched, &s.srv->pools[0]->wanted);
-    TURN_UNTIL(LOAD(watched) == NULL);
+    TURN_UNTIL(&s, LOAD(watched) == NULL);
     sleep_until_answered();
     expect_number(&c, 3);
     hang_up(&c);
@@ -711,14 +691,14 @@ TEST(leave_in_the_turn_that_brings_room) {
         for (int i = 0; i < n; i++) {
             c[i] = dial(s.port);
             SENDF(&c[i], "GET /wait/%d HTTP/1.1\r\nHost: a\r\n\r\n", i);
-            TURN_UNTIL(item(HTTPSRV_LOG_WAITS) == (uint64_t)i + 1);
+            TURN_UNTIL(&s, item(HTTPSRV_LOG_WAITS) == (uint64_t)i + 1);
         }
         open_gate();
         WAIT(LOAD(ran) == QUEUE);
         for (int i = 0; i < n; i += 2) {
             net_reset(&c[i]);
         }
-        TURN_UNTIL(metrics(&s).connections == (uint64_t)(n / 2) && metrics(&s).answers[2] == (uint64_t)(n / 2));
+        TURN_UNTIL(&s, metrics(&s).connections == (uint64_t)(n / 2) && metrics(&s).answers[2] == (uint64_t)(n / 2));
         for (int i = 1; i < n; i += 2) {
             expect_number(&c[i], i);
             hang_up(&c[i]);
@@ -762,9 +742,7 @@ static void *storm_thread(void *arg) {
             }
         }
     }
-    for (int i = 0; i < STORM_CLIENTS; i++) {
-        hang_up(&c[i]);
-    }
+    hang_up_all(c, STORM_CLIENTS);
     return NULL;
 }
 
@@ -828,9 +806,7 @@ TEST(drain_waits_for_those_that_wait) {
     for (int reactors = 1; reactors <= 2; reactors++) {
         serve_overload(reactors);
         stuff_pool();
-        for (int i = 0; i < CLIENTS; i++) {
-            c[i] = dial_request("wait", i);
-        }
+        queue_up(c, CLIENTS);
         httpsrv_stop(s.srv);
         EXPECT_SILENCE(&c[0], 30);
         open_gate();
@@ -854,9 +830,7 @@ TEST(drain_cuts_those_that_wait) {
     go(&s);
     stuff_pool();
     for (int round = 0; round < 2; round++) {
-        for (int i = 0; i < CLIENTS; i++) {
-            c[i] = dial_request("wait", i);
-        }
+        queue_up(c, CLIENTS);
         httpsrv_stop(s.srv);
         CHECK_INT(httpsrv_join(s.srv), HTTPSRV_OK);
         for (int i = 0; i < CLIENTS; i++) {
@@ -883,9 +857,7 @@ TEST(free_while_requests_wait) {
         pthread_t opener;
         serve_overload(reactors);
         stuff_pool();
-        for (int i = 0; i < CLIENTS; i++) {
-            c[i] = dial_request("wait", i);
-        }
+        queue_up(c, CLIENTS);
         pthread_create(&opener, NULL, open_gate_later, NULL);
         httpsrv_free(s.srv);
         CHECK_INT(ran, QUEUE);
@@ -1207,7 +1179,7 @@ TEST(budget_that_is_used_up) {
     const httpsrv_answer answer = {.status = 200, .body = HTTPSRV_STR("kept")};
     struct client c[KEEPERS];
     begin(&(httpsrv_config){.max.memory = BUDGET});
-    route("POST /keep/:n", on_defer, HTTPSRV_OVERLOAD_WAIT);
+    route("POST /keep/:n", on_keep, HTTPSRV_OVERLOAD_WAIT);
     go(&s);
     for (int round = 0; round < 3; round++) {
         const int since = LOAD(s.arrived);
@@ -1220,7 +1192,7 @@ TEST(budget_that_is_used_up) {
         net_reset(&c[0]); // what it held is enough to answer the others
         WAIT(metrics(&s).connections == (uint64_t)taken - 1);
         for (int i = since; i < LOAD(s.arrived); i++) {
-            const httpsrv_result result = httpsrv_finish(s.srv, token_of(i), &answer);
+            const httpsrv_result result = httpsrv_finish(s.srv, kept_token(i), &answer);
             CHECK_INT(result, i == since ? HTTPSRV_GONE : HTTPSRV_OK);
         }
         for (int i = 0; i < KEEPERS; i++) {

@@ -6,9 +6,7 @@
 #include "server.h"
 #include <pthread.h>
 
-#define ROWS(table) (sizeof(table) / sizeof *(table))
-#define HELLO       "Hello, World!\n"
-#define GATE        "GET /pool/gate HTTP/1.1\r\nHost: a\r\n\r\n"
+#define GATE "GET /pool/gate HTTP/1.1\r\nHost: a\r\n\r\n"
 
 static struct server s;
 
@@ -92,8 +90,7 @@ TEST(pool_full) {
         EXPECT(&waiting[i], 200, HELLO);
     GET(&refused, "/pool/hello");
     EXPECT(&refused, 200, HELLO);
-    for (int i = 0; i < 2; i++)
-        hang_up(&waiting[i]);
+    hang_up_all(waiting, 2);
     hang_up(&held);
     hang_up(&refused);
     finish(&s);
@@ -356,8 +353,7 @@ TEST(views_in_workers) {
             EXPECT(&c[i], 200, body);
         }
     }
-    for (int i = 0; i < CLIENTS; i++)
-        hang_up(&c[i]);
+    hang_up_all(c, CLIENTS);
     finish(&s);
 }
 

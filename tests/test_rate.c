@@ -15,9 +15,6 @@
 #include "server.h"
 #include <pthread.h>
 
-#define ROWS(table)   (sizeof(table) / sizeof *(table))
-#define HELLO         "Hello, World!\n"
-#define NEXT          "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n"
 #define PERIOD        HTTPSRV_RATE_PERIOD
 #define RATE(worth)   ((worth)*1000 / PERIOD) // the min_rate at which a period is worth so many bytes
 #define UP            12000                   // worth of a period in the tests that send

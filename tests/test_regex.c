@@ -6,9 +6,7 @@
 #include "server.h"
 #include <pthread.h>
 
-#define DEFAULTS    (&(httpsrv_config){0})
-#define ROWS(table) (sizeof(table) / sizeof *(table))
-#define HELLO       "Hello, World!\n"
+#define DEFAULTS (&(httpsrv_config){0})
 
 static struct server s;
 
@@ -675,8 +673,7 @@ static void *ask_away(void *arg) {
         for (int at = 0; at < QUESTIONS / 5; at += 6)
             for (int i = 0; i < 4; i++)
                 ask_all(&c[i], asker->number * 100 + i, at, at + 6);
-        for (int i = 0; i < 4; i++)
-            hang_up(&c[i]);
+        hang_up_all(c, 4);
     }
     return NULL;
 }

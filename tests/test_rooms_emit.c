@@ -410,19 +410,24 @@ TEST(answers_in_a_row) {
     }
 }
 
+static hsrv_answer answer_on_loan(const char *body, size_t len, int *releases) {
+    hsrv_answer answer;
+    memset(&answer, 0, sizeof answer);
+    answer.status = 200;
+    answer.body = hsrv_text_view(body, len);
+    answer.release = count_release;
+    answer.release_arg = releases;
+    return answer;
+}
+
 TEST(large_bodies_are_borrowed_and_small_ones_copied) {
     static const hsrv_manner how = PLAIN_MANNER;
     static char body[HSRV_BORROW_FROM];
     for (size_t less = 0; less < 2; less++) {
         struct scene s;
-        hsrv_answer answer;
         int releases = 0;
+        hsrv_answer answer = answer_on_loan(body, sizeof body - less, &releases);
         scene_open(&s, "s");
-        memset(&answer, 0, sizeof answer);
-        answer.status = 200;
-        answer.body = hsrv_text_view(body, sizeof body - less);
-        answer.release = count_release;
-        answer.release_arg = &releases;
         CHECK_INT(hsrv_emit_answer(&s.loop, &s.conn, &answer, &how), HTTPSRV_OK);
         CHECK_INT(releases, 0); // here even the smaller one is too large for the shared buffer
         CHECK(s.conn.out.last->ptr == body && s.conn.out.last->len == sizeof body - less);
@@ -437,14 +442,10 @@ TEST(answers_without_memory) {
     static char body[10000];
     for (int borrowed = 0; borrowed < 2; borrowed++) {
         struct scene s;
-        hsrv_answer answer;
         int releases = 0;
+        hsrv_answer answer = answer_on_loan(body, sizeof body, &releases);
+        if (!borrowed) answer.release = NULL;
         scene_open(&s, "s");
-        memset(&answer, 0, sizeof answer);
-        answer.status = 200;
-        answer.body = hsrv_text_view(body, sizeof body);
-        answer.release = borrowed ? count_release : NULL;
-        answer.release_arg = &releases;
         for (size_t grants = 0; grants < (borrowed ? 2u : 1u); grants++) {
             s.books.grants = grants;
             NOTE("%zu grants", grants);

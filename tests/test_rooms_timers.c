@@ -42,7 +42,7 @@ static void check_empty(const hsrv_loop *loop) {
     CHECK(hsrv_timers_next(loop) == NEVER);
 }
 
-static const int usual[HSRV_RINGS] = {30000, 10000, 10000, 30000, 2000};
+static const int usual[HSRV_RINGS] = {30000, 10000, 10000, 30000, 2000, 5000, 15000};
 static const uint64_t starts[] = {0,         1, 999, 123456789, 0xffffffffu - 40, 0x100000000u, 0x3ffffffffu - 1000,
                                   1ull << 50};
 
@@ -312,5 +312,90 @@ TEST(wheels_that_lag) {
             check_empty(loop);
             free(loop);
         }
+    }
+}
+
+// ---- wheels that rest: one that has been looked at is left alone until its next place comes up ----
+
+static const uint64_t steps_of_rest[] = {0, 1, 2, 15, 16, 31, 32, 33, 34, 63, 64, 65, 1000, 1000000};
+
+// A deadline as far ahead as the ring's always are: never early, late by less than a tick.
+static void check_deadline(hsrv_loop *loop, hsrv_ring ring) {
+    hsrv_conn c = new_conn();
+    const uint64_t deadline = loop->now + loop->wheels[ring].duration, tick = tick_of(loop, ring);
+    hsrv_timers_arm(loop, &c, ring, deadline);
+    const uint64_t next = hsrv_timers_next(loop);
+    CHECK(next >= deadline && next < deadline + tick);
+    CHECK(due_at(loop, loop->now) == NULL);
+    CHECK(due_at(loop, next - 1) == NULL);
+    CHECK(due_at(loop, next) == &c);
+    CHECK(hsrv_timers_take_due(loop) == NULL);
+    check_empty(loop);
+}
+
+// One that is overdue when it is linked comes with the next place, not in this turn.
+static void check_overdue(hsrv_loop *loop, hsrv_ring ring) {
+    hsrv_conn c = new_conn();
+    const uint64_t tick = tick_of(loop, ring), next = (loop->now / tick + 1) * tick;
+    hsrv_timers_link(loop, &c, ring, loop->now - 1);
+    CHECK(due_at(loop, loop->now) == NULL);
+    CHECK(hsrv_timers_next(loop) == next);
+    CHECK(due_at(loop, next - 1) == NULL);
+    CHECK(due_at(loop, next) == &c);
+    check_empty(loop);
+}
+
+// Empty for so many ticks and looked at in each, or at the end alone; then linked to at the begin of a tick, in it, and in
+// its last millisecond.
+static void check_after_rest(uint64_t start, hsrv_ring ring, uint64_t rest, bool in_each) {
+    hsrv_loop *loop = loop_at(start, usual);
+    const uint64_t tick = tick_of(loop, ring), phases[] = {0, 1, tick / 2, tick - 2, tick - 1};
+    for (size_t i = 0; i < LENGTH(phases); i++) {
+        const uint64_t aim = (loop->now / tick + 1 + rest) * tick + phases[i];
+        NOTE("ring %d, from %" PRIu64 ", %" PRIu64 " ticks, %" PRIu64 " into one", ring, start, rest, phases[i]);
+        while (in_each && loop->now + tick < aim)
+            CHECK(due_at(loop, loop->now + tick) == NULL);
+        CHECK(due_at(loop, aim) == NULL);
+        check_deadline(loop, ring);
+        CHECK(due_at(loop, (loop->now / tick + 1 + rest) * tick + phases[i]) == NULL);
+        check_overdue(loop, ring);
+    }
+    free(loop);
+}
+
+TEST(wheels_that_rest) {
+    for (size_t s = 0; s < LENGTH(starts); s++) {
+        for (int ring = 0; ring < HSRV_RINGS; ring++) {
+            for (size_t i = 0; i < LENGTH(steps_of_rest); i++) {
+                check_after_rest(starts[s], (hsrv_ring)ring, steps_of_rest[i], false);
+                if (steps_of_rest[i] <= 1000) check_after_rest(starts[s], (hsrv_ring)ring, steps_of_rest[i], true);
+            }
+        }
+    }
+}
+
+// All that was due meanwhile comes at once, and the wheels go on from there.
+TEST(the_clock_jumps_far_ahead) {
+    static const uint64_t jumps[] = {86400000, 1000000000, 0xffffffffu, 1ull << 40};
+    for (size_t j = 0; j < LENGTH(jumps); j++) {
+        hsrv_loop *loop = loop_at(starts[j], usual);
+        hsrv_conn conns[2 * HSRV_RINGS];
+        for (size_t i = 0; i < LENGTH(conns); i++) {
+            const hsrv_ring ring = (hsrv_ring)(i % HSRV_RINGS);
+            conns[i] = new_conn();
+            CHECK(due_at(loop, loop->now + 100) == NULL);
+            hsrv_timers_arm(loop, &conns[i], ring, loop->now + loop->wheels[ring].duration);
+        }
+        NOTE("%" PRIu64 " ms", jumps[j]);
+        loop->now += jumps[j];
+        for (size_t i = 0; i < LENGTH(conns); i++)
+            CHECK(hsrv_timers_take_due(loop) != NULL);
+        CHECK(hsrv_timers_take_due(loop) == NULL);
+        check_empty(loop);
+        for (int ring = 0; ring < HSRV_RINGS; ring++) {
+            check_deadline(loop, (hsrv_ring)ring);
+            check_overdue(loop, (hsrv_ring)ring);
+        }
+        free(loop);
     }
 }

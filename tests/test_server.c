@@ -8,10 +8,7 @@
 #include <pthread.h>
 #include <sys/epoll.h>
 
-#define DEFAULTS    (&(httpsrv_config){0})
-#define ROWS(table) (sizeof(table) / sizeof *(table))
-#define HELLO       "Hello, World!\n"
-#define NEXT        "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n"
+#define DEFAULTS (&(httpsrv_config){0})
 
 static struct server s;
 
@@ -1082,6 +1079,30 @@ TEST(refusals_reach_a_client_that_sends_on) {
     finish(&s);
 }
 
+// A client that says itself that it sends nothing more is not waited for, unless it has sent more already: a reset would take
+// its answer away.
+TEST(clients_that_part_are_not_waited_for) {
+    static const char *const last[] = {WITH("Connection: close"), "GET /hello HTTP/1.0\r\n\r\n"};
+    serve(&s, &(httpsrv_config){.timeout_ms.idle = 60000});
+    for (size_t i = 0; i < ROWS(last); i++) {
+        struct client c = ASK(&s, last[i]);
+        EXPECT_EOF(&c);
+        for (int64_t deadline = test_now() + test_ms(1000); metrics(&s).connections > 0; test_sleep(1))
+            CHECK_CMP(test_now(), <, deadline); // lingering takes longer
+        hang_up(&c);
+    }
+    for (size_t i = 0; i < ROWS(last); i++) {
+        char text[512];
+        snprintf(text, sizeof text, "%s%s", last[i], NEXT);
+        struct client c = ASK(&s, text);
+        CHECK_INT(c.status, 200);
+        EXPECT_EOF(&c);
+        hang_up(&c);
+        WAIT(metrics(&s).connections == 0);
+    }
+    finish(&s);
+}
+
 // Lingering is bounded in time, whatever the client does.
 TEST(lingering_ends) {
     serve(&s, DEFAULTS);
@@ -1567,21 +1588,17 @@ TEST(drain_finishes_what_was_begun) {
 
 TEST(drain_grace) {
     serve(&s, &(httpsrv_config){.timeout_ms.grace = test_ms(500)});
-    struct client old = dial(s.port), fresh;
+    struct client old = dial(s.port);
     int64_t start = test_now();
     GET(&old, "/hello");
     EXPECT(&old, 200, HELLO);
     CHECK(!old.close);
     httpsrv_stop(s.srv);
-    fresh = ASK(&s, NEXT); // still accepted, and told to come back elsewhere
+    check_served_in_grace(&s);
     CHECK(test_now() - start < test_ms(500));
-    CHECK_INT(fresh.status, 200);
-    CHECK(fresh.close);
-    EXPECT_EOF(&fresh);
     GET(&old, "/hello");
     EXPECT(&old, 200, HELLO);
     CHECK(old.close);
-    hang_up(&fresh);
     hang_up(&old);
     CHECK_INT(httpsrv_join(s.srv), HTTPSRV_OK);
     CHECK_CMP(test_now() - start, >=, test_ms(490));
@@ -1844,20 +1861,21 @@ TEST(illegal_orders) {
     dispose(&s);
 }
 
-static void check_bad_config(const char *what, const httpsrv_config *config) {
+static void check_bad_config(const char *what, const httpsrv_config *config, httpsrv_result expected) {
     httpsrv *srv = httpsrv_new(config);
     NOTE("%s", what);
     CHECK(srv != NULL);
     CHECK_INT(httpsrv_on(srv, "GET /", on_hello, NULL), HTTPSRV_OK);
-    CHECK_INT(httpsrv_listen(srv), HTTPSRV_ARG);
-    CHECK_INT(httpsrv_run(srv), HTTPSRV_ARG);
-    CHECK_INT(httpsrv_start(srv), HTTPSRV_ARG);
+    CHECK_INT(httpsrv_listen(srv), expected);
+    CHECK_INT(httpsrv_run(srv), expected);
+    CHECK_INT(httpsrv_start(srv), expected);
     CHECK(*httpsrv_error(srv) != 0);
     CHECK_INT(httpsrv_port(srv, 0), -1);
     httpsrv_free(srv);
 }
 
-#define BAD_CONFIG(...) check_bad_config(#__VA_ARGS__, &(httpsrv_config){__VA_ARGS__})
+#define BAD_CONFIG(...)         check_bad_config(#__VA_ARGS__, &(httpsrv_config){__VA_ARGS__}, HTTPSRV_ARG)
+#define UNSUPPORTED_CONFIG(...) check_bad_config(#__VA_ARGS__, &(httpsrv_config){__VA_ARGS__}, HTTPSRV_UNSUPPORTED)
 
 TEST(bad_configurations) {
     BAD_CONFIG(.host = "not an address");
@@ -1883,6 +1901,31 @@ TEST(bad_configurations) {
     BAD_CONFIG(.max.headers = 4097);
     BAD_CONFIG(.timeout_ms.grace = -1);
     BAD_CONFIG(.server_name = "a\r\nX-Injected: 1");
+}
+
+// A build that cannot compress says so instead of sending everything as it is; not to compress is no trouble.
+TEST(compression_without_zlib) {
+    static const httpsrv_route_config plain = {
+        .pattern = "GET /plain", .handler = on_hello, .user = &s, .uncompressed = true};
+    static const httpsrv_route_config coded = {.pattern = "POST /coded", .handler = on_echo, .gunzip = true};
+    UNSUPPORTED_CONFIG(.compress.level = 5);
+    UNSUPPORTED_CONFIG(.compress.level = -1);
+    UNSUPPORTED_CONFIG(.compress.min_size = 1024);
+    UNSUPPORTED_CONFIG(.compress.large = 65536);
+    UNSUPPORTED_CONFIG(.compress.pool = "default");
+    UNSUPPORTED_CONFIG(.compress.types = "text/html");
+    prepare(&s, DEFAULTS);
+    CHECK_INT(httpsrv_route(s.srv, &coded), HTTPSRV_UNSUPPORTED);
+    CHECK_INT(httpsrv_listen(s.srv), HTTPSRV_UNSUPPORTED); // kept
+    CHECK_HAS(httpsrv_error(s.srv), coded.pattern);
+    dispose(&s);
+    prepare(&s, DEFAULTS);
+    CHECK_INT(httpsrv_route(s.srv, &plain), HTTPSRV_OK);
+    go(&s);
+    struct client c = ASK(&s, "GET /plain HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\n\r\n");
+    CHECK_MEM(c.body, c.body_len, HELLO, strlen(HELLO));
+    hang_up(&c);
+    finish(&s);
 }
 
 TEST(good_configurations) {
@@ -1959,20 +2002,6 @@ TEST(port_in_use) {
 
 // ---- sockets ----
 
-static bool has_ipv6(void) {
-    struct sockaddr_storage address;
-    socklen_t size = net_address(&address, "::1", 0);
-    int fd = net_socket(AF_INET6);
-    bool yes = fd >= 0 && bind(fd, (struct sockaddr *)&address, size) == 0;
-    if (fd >= 0) close(fd);
-    return yes;
-}
-
-static void on_peer(httpsrv_req *req, void *user) {
-    (void)user;
-    httpsrv_reply(req, 200, NULL, httpsrv_peer(req));
-}
-
 static void check_peer(const char *host, int port) {
     struct client c = dial_to(host, port);
     GET(&c, "/peer");
@@ -1981,7 +2010,7 @@ static void check_peer(const char *host, int port) {
 }
 
 TEST(ipv6) {
-    if (!has_ipv6()) SKIP("this machine has no IPv6");
+    if (!net_has_ipv6()) SKIP("this machine has no IPv6");
     prepare(&s, &(httpsrv_config){.listen = {"[::1]:0", "127.0.0.1:0", "*:0"}});
     httpsrv_on(s.srv, "GET /peer", on_peer, NULL);
     go(&s);
@@ -2098,8 +2127,7 @@ TEST(descriptors_used_up) {
     CHECK_INT(net_connect(c[3].fd, "127.0.0.1", s.port), 0);
     SEND(&c[3], NEXT);
     EXPECT(&c[3], 200, HELLO);
-    for (int i = 0; i < 4; i++)
-        hang_up(&c[i]);
+    hang_up_all(c, 4);
     WAIT(metrics(&s).connections == 0);
     check_alive(&s);
     finish(&s);
@@ -2134,8 +2162,7 @@ static void many_connections(int reactors) {
             dump_answers(&c[i], i * 100, i * 100 + 4);
     }
     CHECK_INT(metrics(&s).connections, CONNECTIONS);
-    for (int i = 0; i < CONNECTIONS; i++)
-        hang_up(&c[i]);
+    hang_up_all(c, CONNECTIONS);
     finish(&s);
     CHECK_INT(s.last.accepted, CONNECTIONS);
     CHECK_INT(s.last.requests, CONNECTIONS * ROUNDS * 4);

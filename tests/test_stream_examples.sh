@@ -1,21 +1,11 @@
 #!/bin/sh
 # Runs the examples whose bodies go in pieces, stream, upload and sse_clock, and looks at what they answer.
 
-. tests/check.sh
+. tests/examples.sh
 
-exec </dev/null
+# ---- asking ----
 
-: "${CC:=cc}" "${CFLAGS=-std=gnu11 -g}" "${BUILD:=build}"
-client=$scratch/client
-server=
-port=
-
-trap '[ -z "$server" ] || kill -KILL "$server"; rm -rf "$scratch"' EXIT
-
-# ---- asking: a file with a request goes in, and the answer comes out into another, both as they are ----
-
-# ask VERSION METHOD TARGET [FILE [FIELD...]]: the FILE is the body. The answer goes to $scratch/answer, and in parts to
-# $scratch/head, without its CRs, and $scratch/body.
+# ask VERSION METHOD TARGET [FILE [FIELD...]]: the FILE is the body
 ask() {
     {
         printf '%s %s HTTP/%s\r\nHost: localhost\r\nConnection: close\r\n' "$2" "$3" "$1"
@@ -26,17 +16,7 @@ ask() {
         printf '\r\n'
         cat "$body"
     } >"$scratch/request"
-    "$client" "$port" <"$scratch/request" >"$scratch/answer" || return
-    tr -d '\r' <"$scratch/answer" | sed '/^$/q' >"$scratch/head"
-    sed "1,/^.\$/d" "$scratch/answer" >"$scratch/body"
-    cat "$scratch/head"
-}
-
-# answers STATUS BODY ASK...: the answer has exactly this status and, in the file BODY, this body
-answers() {
-    want_status=$1 want_body=$2
-    shift 2
-    ask "$@" && grep "^HTTP/1.1 $want_status " "$scratch/head" && cmp "$want_body" "$scratch/body"
+    exchange
 }
 
 # has_lines STATUS TEXT ASK...: the answer has this status, and all these lines in its body
@@ -50,45 +30,6 @@ has_lines() {
     printf '%s\n' "$want" | while read -r line; do
         grep -F -x -e "$line" "$scratch/lines" || exit 1
     done
-}
-
-# ---- servers ----
-
-# wait_for SECONDS COMMAND...: until the command succeeds
-wait_for() {
-    tries=$(($1 * 20))
-    shift
-    while [ "$tries" -gt 0 ]; do
-        "$@" && return
-        tries=$((tries - 1))
-        sleep 0.05
-    done
-    echo "gave up waiting for: $*"
-    return 1
-}
-
-# start PROGRAM ARGUMENT...: runs it and takes the port from what it prints
-start() {
-    : >"$scratch/out"
-    "$@" >"$scratch/out" 2>"$scratch/err" &
-    server=$!
-    wait_for 20 grep -q '^listening on ' "$scratch/out" || return
-    port=$(sed -n 's/^listening on .*:\([0-9]*\)\/$/\1/p' "$scratch/out")
-    [ "${port:-0}" -gt 0 ]
-}
-
-# stop: SIGTERM ends the server with exit status 0, within half a minute
-stop() {
-    kill -TERM "$server"
-    { sleep 30 && kill -KILL "$server"; } &
-    watchdog=$!
-    wait "$server"
-    code=$?
-    kill "$watchdog" 2>/dev/null
-    server=
-    cat "$scratch/err"
-    echo "exit status $code"
-    [ "$code" -eq 0 ]
 }
 
 # ---- stream ----
@@ -238,7 +179,6 @@ test_sse_clock() {
     check 'sse_clock: two clients; SIGTERM' two_listeners
 }
 
-$CC $CFLAGS tests/units/client.c -o "$client" || exit 2
 test_stream
 test_upload
 test_sse_clock

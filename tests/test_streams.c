@@ -7,18 +7,12 @@
 #include "server.h"
 #include <pthread.h>
 
-#define ROWS(table) (sizeof(table) / sizeof *(table))
-#define HELLO       "Hello, World!\n"
-#define MEGABYTE    1048576u
-#define MOST        256              // streams that a test tells apart by number
-#define ENDLESS     (12u * MEGABYTE) // more than the kernel takes of what nobody reads
+#define MEGABYTE 1048576u
+#define MOST     256              // streams that a test tells apart by number
+#define ENDLESS  (12u * MEGABYTE) // more than the kernel takes of what nobody reads
 
 // Rounds of a race: fewer where the sanitizers slow everything down.
-#if defined(TEST_ASAN) || defined(TEST_TSAN)
-#define ROUNDS(n) ((n) / 8)
-#else
-#define ROUNDS(n) (n)
-#endif
+#define ROUNDS(n) TEST_FEWER(n, 8)
 
 // Where an answer is given: in the handler on a reactor, in the handler on a worker, or in a handler that is posted to
 // the deferred request. What is promised has to hold in all of these ways.
@@ -36,19 +30,9 @@ static const struct way ways[] = {
 };
 static const struct way *way;
 
-// A test that is run in each of the ways, or in the first few of them.
-#define TEST_WAYS(id, count)                            \
-    static void id##_this_way(void);                    \
-    TEST(id) {                                          \
-        for (way = ways; way < ways + (count); way++) { \
-            id##_this_way();                            \
-        }                                               \
-    }                                                   \
-    static void id##_this_way(void)
-
-#define TEST_EACH_WAY(id)   TEST_WAYS(id, ROWS(ways))
-#define TEST_EACH_PLACE(id) TEST_WAYS(id, 3) // by one reactor, where more make no difference
-#define TEST_NOT_POSTED(id) TEST_WAYS(id, 2)
+#define TEST_EACH_WAY(id)   TEST_WAYS(id, true)
+#define TEST_EACH_PLACE(id) TEST_WAYS(id, way->reactors == 1) // where more make no difference
+#define TEST_NOT_POSTED(id) TEST_WAYS(id, way->reactors == 1 && way->place != POSTED)
 
 static struct server s;
 
@@ -265,20 +249,9 @@ struct heard {
     char trailers[500]; // their lines, each followed by "|"
 };
 
-// Receives until n bytes are there to be consumed; false if the stream ends before.
-static bool reach(struct client *c, size_t n) {
-    const int64_t deadline = net_deadline();
-    while (c->len - c->at < n) {
-        if (net_receive(c, deadline)) continue;
-        NET_CHECK(c, c->eof, "hangs");
-        return false;
-    }
-    return true;
-}
-
 // Receives until the pattern is there; false if the stream ends before.
 static bool reach_text(struct client *c, const char *pattern) {
-    for (size_t n = strlen(pattern); reach(c, n); n = c->len - c->at + 1)
+    for (size_t n = strlen(pattern); net_reach(c, n); n = c->len - c->at + 1)
         if (memmem(c->buf + c->at, c->len - c->at, pattern, strlen(pattern))) return true;
     return false;
 }
@@ -286,7 +259,7 @@ static bool reach_text(struct client *c, const char *pattern) {
 // Consumes n bytes of the body, fewer if the stream ends before. Whether it has not.
 static bool hear_bytes(struct client *c, struct heard *h, size_t n) {
     while (n > 0) {
-        const bool more = reach(c, 1);
+        const bool more = net_reach(c, 1);
         const size_t from = h->len % BLOB_BYTES, there = lesser(lesser(n, c->len - c->at), BLOB_BYTES - from);
         if (!more) return false;
         if (c->status < 500 && memcmp(c->buf + c->at, blob + from, there) != 0)
@@ -313,7 +286,7 @@ static bool hear_chunks(struct client *c, struct heard *h) {
     while (reach_text(c, "\r\n")) {
         const size_t n = (size_t)net_number(c, net_line(c, line, sizeof line), "0123456789abcdefABCDEF", 16);
         if (n == 0) return hear_trailers(c, h);
-        if (!hear_bytes(c, h, n) || !reach(c, 2)) return false;
+        if (!hear_bytes(c, h, n) || !net_reach(c, 2)) return false;
         NET_CHECK(c, memcmp(c->buf + c->at, "\r\n", 2) == 0, "chunk does not end with CRLF");
         c->at += 2;
         h->chunks++;
@@ -1053,16 +1026,6 @@ TEST_EACH_PLACE(drain_call_backs_that_write_nothing) {
 
 // ---- going on by posts ----
 
-static httpsrv_token tokens[MOST];
-static pthread_mutex_t tokens_lock = PTHREAD_MUTEX_INITIALIZER;
-
-static httpsrv_token token_of(int n) {
-    pthread_mutex_lock(&tokens_lock);
-    const httpsrv_token token = tokens[n];
-    pthread_mutex_unlock(&tokens_lock);
-    return token;
-}
-
 // Begins, writes a few bytes and defers; who has sent the request goes on.
 static void on_begin_and_defer(httpsrv_req *req, void *user) {
     const size_t n = number_param(req, "n");
@@ -1072,23 +1035,13 @@ static void on_begin_and_defer(httpsrv_req *req, void *user) {
     CHECK_INT(write_blob(req, 0, 100), HTTPSRV_OK);
     const httpsrv_token token = httpsrv_defer(req);
     CHECK(token.id != 0);
-    pthread_mutex_lock(&tokens_lock);
-    tokens[n] = token;
-    pthread_mutex_unlock(&tokens_lock);
-    COUNT(s.arrived);
+    keep_token(&s, n, token);
 }
 
 static void begin_deferring(const httpsrv_config *config) {
     begin(config);
     route("GET /d/:n", on_begin_and_defer, NULL);
     go(&s);
-}
-
-static httpsrv_token defer_number(struct client *c, int n) {
-    const int before = LOAD(s.arrived);
-    SENDF(c, "GET /d/%d HTTP/1.1\r\nHost: a\r\n\r\n", n);
-    WAIT(LOAD(s.arrived) == before + 1);
-    return token_of(n);
 }
 
 static void post_write(httpsrv_req *req, void *user) {
@@ -1122,7 +1075,7 @@ TEST_EACH_WAY(posts_go_on) {
     begin_deferring(&(httpsrv_config){0});
     struct client c = dial(s.port);
     for (int n = 0; n < 5; n++) {
-        httpsrv_token token = defer_number(&c, n);
+        httpsrv_token token = defer_number(&s, &c, n);
         struct heard h = {0};
         net_read_head(&c);
         net_need(&c, 100); // which is out before anybody goes on
@@ -1147,7 +1100,7 @@ TEST_EACH_WAY(finish_after_begin) {
     const httpsrv_answer lent = {.status = 200, .body = blob_view(10), .release = count_release, .release_arg = &s};
     begin_deferring(&(httpsrv_config){0});
     struct client c = dial(s.port);
-    httpsrv_token token = defer_number(&c, 0);
+    httpsrv_token token = defer_number(&s, &c, 0);
     COUNT(s.borrowed);
     CHECK(httpsrv_finish(s.srv, token, &lent) != HTTPSRV_OK);
     CHECK_INT(LOAD(s.released), 1);
@@ -1163,7 +1116,7 @@ TEST_EACH_WAY(client_leaves_between_posts) {
     begin_deferring(&(httpsrv_config){0});
     for (int n = 0; n < 10; n++) {
         struct client c = dial(s.port);
-        httpsrv_token token = defer_number(&c, n);
+        httpsrv_token token = defer_number(&s, &c, n);
         net_need(&c, 1);
         if (n % 2) CHECK_INT(httpsrv_post(s.srv, token, post_write, &streams[n]), HTTPSRV_OK);
         net_reset(&c);
@@ -1287,7 +1240,7 @@ TEST_EACH_WAY(time_outs_are_not_for_those_who_write_slowly) {
     config.timeout_ms.head = config.timeout_ms.body = test_ms(SHORT);
     begin_deferring(&config);
     struct client c = dial(s.port);
-    httpsrv_token token = defer_number(&c, 0);
+    httpsrv_token token = defer_number(&s, &c, 0);
     STORE(streams[0].done, (size_t)100);
     for (int i = 0; i < 3; i++) {
         test_sleep(test_ms(3 * SHORT));
@@ -1361,7 +1314,7 @@ TEST_EACH_WAY(streams_are_cut_by_a_second_stop) {
 TEST_EACH_WAY(streams_that_nobody_goes_on_with_are_cut) {
     begin_deferring(&(httpsrv_config){.timeout_ms.drain = 50});
     struct client c = dial(s.port);
-    httpsrv_token token = defer_number(&c, 0);
+    httpsrv_token token = defer_number(&s, &c, 0);
     httpsrv_stop(s.srv);
     CHECK_INT(httpsrv_join(s.srv), HTTPSRV_OK);
     CHECK_BROKEN(&c);
@@ -1371,15 +1324,6 @@ TEST_EACH_WAY(streams_that_nobody_goes_on_with_are_cut) {
     dispose(&s);
     CHECK_INT(nulls, 1);
     CHECK_INT(streams[0].gone, 1);
-}
-
-static void on_defer(httpsrv_req *req, void *user) {
-    const httpsrv_token token = httpsrv_defer(req);
-    (void)user;
-    pthread_mutex_lock(&tokens_lock);
-    tokens[number_param(req, "n")] = token;
-    pthread_mutex_unlock(&tokens_lock);
-    COUNT(s.arrived);
 }
 
 static void post_begin(httpsrv_req *req, void *user) {
@@ -1392,11 +1336,11 @@ static void post_begin(httpsrv_req *req, void *user) {
 TEST_EACH_WAY(streams_that_begin_in_a_drain) {
     struct client c[2];
     begin(&(httpsrv_config){.timeout_ms.drain = test_ms(300)});
-    route("GET /d/:n", on_defer, NULL);
+    route("GET /d/:n", on_defer, &s);
     go(&s);
     for (int n = 0; n < 2; n++) {
         c[n] = dial(s.port);
-        defer_number(&c[n], n);
+        defer_number(&s, &c[n], n);
     }
     httpsrv_stop(s.srv);
     WAIT(metrics(&s).items[HTTPSRV_LOG_DRAINING] == (uint64_t)way->reactors);

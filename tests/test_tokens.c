@@ -8,18 +8,11 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
-#include <sys/eventfd.h>
 
-#define ROWS(table) (sizeof(table) / sizeof *(table))
-#define HELLO       "Hello, World!\n"
-#define MOST        100 // deferred requests that a test tells apart by number
+#define MOST 100 // deferred requests that a test tells apart by number
 
 // Rounds of a race: fewer where the sanitizers slow everything down.
-#if defined(TEST_ASAN) || defined(TEST_TSAN)
-#define ROUNDS(n) ((n) / 8)
-#else
-#define ROUNDS(n) (n)
-#endif
+#define ROUNDS(n) TEST_FEWER(n, 8)
 
 // Where handlers run, and who turns the loops: what is promised has to hold in all of these ways.
 struct way {
@@ -34,24 +27,10 @@ static const struct way ways[] = {
 };
 static const struct way *way;
 
-// A test that is run in each of the ways, or in two of them if it takes its time.
-#define TEST_WAYS(id, step)                                        \
-    static void id##_this_way(void);                               \
-    TEST(id) {                                                     \
-        for (way = ways; way < ways + ROWS(ways); way += (step)) { \
-            id##_this_way();                                       \
-        }                                                          \
-    }                                                              \
-    static void id##_this_way(void)
-
-#define TEST_EACH_WAY(id) TEST_WAYS(id, 1)
-#define TEST_TWO_WAYS(id) TEST_WAYS(id, 5) // inline by one reactor, by workers with httpsrv_poll
+#define TEST_EACH_WAY(id) TEST_WAYS(id, true)
+#define TEST_TWO_WAYS(id) TEST_WAYS(id, (way - ways) % 5 == 0) // inline by one reactor, by workers with httpsrv_poll
 
 static struct server s;
-static pthread_t host;             // turns the loop where the test does it itself
-static int host_leaves;            // eventfd that makes it end without a drain
-static httpsrv_token tokens[MOST]; // of the requests that have arrived, by the number in their targets
-static pthread_mutex_t tokens_lock = PTHREAD_MUTEX_INITIALIZER;
 static int noticed;       // calls of on_gone's function
 static int called, nulls; // calls of posted handlers, with a request and without
 
@@ -96,49 +75,19 @@ static void route(const char *pattern, httpsrv_handler handler) {
     CHECK_INT(httpsrv_route(s.srv, &config), HTTPSRV_OK);
 }
 
-// A host's loop, as httpsrv_poll describes it.
-static void *turn_loop(void *arg) {
-    struct pollfd fds[2] = {{httpsrv_fd(s.srv), POLLIN, 0}, {host_leaves, POLLIN, 0}};
-    (void)arg;
-    do {
-        poll(fds, 2, httpsrv_timeout(s.srv));
-    } while (fds[1].revents == 0 && httpsrv_poll(s.srv, 0) == HTTPSRV_OK);
-    return NULL;
-}
-
 static void run(void) {
-    if (way->reactors > 0) {
+    if (way->reactors > 0)
         go(&s);
-        return;
-    }
-    CHECK_INT(httpsrv_listen(s.srv), HTTPSRV_OK);
-    s.port = httpsrv_port(s.srv, 0);
-    host_leaves = eventfd(0, EFD_CLOEXEC);
-    CHECK_INT(pthread_create(&host, NULL, turn_loop, NULL), 0);
-}
-
-static void join(void) {
-    if (way->reactors > 0) {
-        CHECK_INT(httpsrv_join(s.srv), HTTPSRV_OK);
-        return;
-    }
-    pthread_join(host, NULL);
-    close(host_leaves);
+    else
+        go_polled(&s);
 }
 
 // Ends the run without a drain, as far as a server's owner can: httpsrv_free does the rest.
 static void walk_away(void) {
     const uint64_t one = 1;
     if (way->reactors > 0) return;
-    CHECK_INT(write(host_leaves, &one, sizeof one), sizeof one);
-    join();
-}
-
-static void end(void) {
-    httpsrv_stop(s.srv);
-    join();
-    CHECK_INT(metrics(&s).connections, 0);
-    dispose(&s);
+    CHECK_INT(write(s.host_leaves, &one, sizeof one), sizeof one);
+    join_server(&s);
 }
 
 // ---- handlers, and how requests are deferred ----
@@ -146,25 +95,6 @@ static void end(void) {
 static void count_notice(void *arg) {
     CHECK(arg == &s);
     COUNT(noticed);
-}
-
-static httpsrv_token token_of(int n) {
-    pthread_mutex_lock(&tokens_lock);
-    const httpsrv_token token = tokens[n];
-    pthread_mutex_unlock(&tokens_lock);
-    return token;
-}
-
-// Defers; who has sent it finds the token by its number.
-static void on_defer(httpsrv_req *req, void *user) {
-    const size_t n = number_param(req, "n");
-    const httpsrv_token token = httpsrv_defer(req);
-    (void)user;
-    CHECK(token.id != 0);
-    pthread_mutex_lock(&tokens_lock);
-    tokens[n] = token;
-    pthread_mutex_unlock(&tokens_lock);
-    COUNT(s.arrived);
 }
 
 static void wait_at_gate(void) {
@@ -191,16 +121,8 @@ static void begin_deferring(const httpsrv_config *config, httpsrv_handler handle
     run();
 }
 
-// Sends a request and waits until its handler has the token.
-static httpsrv_token defer_number(struct client *c, int n) {
-    const int before = LOAD(s.arrived);
-    SENDF(c, "GET /d/%d HTTP/1.1\r\nHost: a\r\n\r\n", n);
-    WAIT(LOAD(s.arrived) == before + 1);
-    return token_of(n);
-}
-
 static httpsrv_token defer_one(struct client *c) {
-    return defer_number(c, 0);
+    return defer_number(&s, c, 0);
 }
 
 static httpsrv_result answer(httpsrv_token token, const char *text) {
@@ -256,7 +178,7 @@ TEST_EACH_WAY(finish_after_the_handler_has_returned) {
     }
     check_stale(token_of(0));
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 TEST_EACH_WAY(finish_before_the_handler_has_returned) {
@@ -270,7 +192,7 @@ TEST_EACH_WAY(finish_before_the_handler_has_returned) {
     EXPECT(&c, 200, "sooner");
     check_stale(token);
     hang_up(&c);
-    end();
+    finish(&s);
     CHECK_INT(s.left, 1);
 }
 
@@ -289,7 +211,7 @@ TEST_EACH_WAY(finish_from_within_the_handler) {
         EXPECT(&c, 200, "by itself");
     }
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 static void on_set_and_defer(httpsrv_req *req, void *user) {
@@ -328,7 +250,7 @@ TEST_EACH_WAY(fields_of_the_handler_then_those_of_finish) {
     check_values(&c, "X-Step", "one,two,three,four,,");
     check_values(&c, "Content-Type", "text/x,");
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 static void on_set_own_and_defer(httpsrv_req *req, void *user) {
@@ -353,7 +275,7 @@ TEST_EACH_WAY(fields_of_the_handler_that_the_server_would_write) {
         EXPECT_EOF(&c);
         hang_up(&c);
     }
-    end();
+    finish(&s);
 }
 
 TEST_EACH_WAY(fields_that_the_server_would_write) {
@@ -374,7 +296,7 @@ TEST_EACH_WAY(fields_that_the_server_would_write) {
     CHECK(c.close);
     EXPECT_EOF(&c);
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 TEST_EACH_WAY(bodies_of_all_sizes) {
@@ -398,7 +320,7 @@ TEST_EACH_WAY(bodies_of_all_sizes) {
         WAIT(LOAD(s.released) == LOAD(s.borrowed));
     }
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 TEST_EACH_WAY(bodies_that_stay_behind) {
@@ -421,7 +343,7 @@ TEST_EACH_WAY(bodies_that_stay_behind) {
     GET(&c, "/hello");
     EXPECT(&c, 200, HELLO);
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 // What is no answer is refused and given back; the token lives on.
@@ -464,7 +386,7 @@ TEST_EACH_WAY(what_finish_refuses) {
     CHECK_INT(lend(token, 299, 5), HTTPSRV_OK);
     EXPECT(&c, 299, NULL);
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 TEST(no_server) {
@@ -496,7 +418,7 @@ TEST_EACH_WAY(finish_without_memory) {
     REPLY(&c);
     check_blob(&c, 100);
     hang_up(&c);
-    end();
+    finish(&s);
     CHECK_INT(called + nulls, 1);
     CHECK_INT(noticed, 0);
 }
@@ -525,7 +447,7 @@ TEST_EACH_WAY(reply_by_the_handler_that_deferred) {
         CHECK_INT(LOAD(s.left), i);
     }
     hang_up(&c);
-    end();
+    finish(&s);
     CHECK_INT(s.last.items[HTTPSRV_LOG_ANSWERED_TWICE], 20);
 }
 
@@ -548,7 +470,7 @@ TEST_EACH_WAY(reply_after_somebody_has_finished) {
     GET(&c, "/hello");
     EXPECT(&c, 200, HELLO);
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 static void on_defer_after_reply(httpsrv_req *req, void *user) {
@@ -565,7 +487,7 @@ TEST_EACH_WAY(defer_after_reply) {
         EXPECT(&c, 200, "done");
     }
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 static void on_defer_twice(httpsrv_req *req, void *user) {
@@ -580,7 +502,7 @@ TEST_EACH_WAY(one_token_for_each_request) {
     begin_deferring(&(httpsrv_config){0}, on_defer_twice);
     for (int i = 0; i < CLIENTS; i++) {
         c[i] = dial(s.port);
-        defer_number(&c[i], i);
+        defer_number(&s, &c[i], i);
         for (int k = 0; k < i; k++) {
             CHECK(token_of(k).id != token_of(i).id);
         }
@@ -592,7 +514,7 @@ TEST_EACH_WAY(one_token_for_each_request) {
         EXPECT(&c[i], 200, text);
         hang_up(&c[i]);
     }
-    end();
+    finish(&s);
 }
 
 // ---- tokens that name nothing ----
@@ -616,8 +538,8 @@ TEST_EACH_WAY(tokens_of_requests_that_ended_long_ago) {
         CHECK_INT(answer(old[i], "x"), HTTPSRV_OK);
         EXPECT(&c, 200, "x");
     }
-    defer_number(&c, 1);
-    defer_number(&d, 2);
+    defer_number(&s, &c, 1);
+    defer_number(&s, &d, 2);
     for (int i = 0; i < OLD; i++) {
         CHECK_INT(answer(old[i], "stale"), HTTPSRV_GONE);
         CHECK_INT(httpsrv_post(s.srv, old[i], on_count, &s), HTTPSRV_OK);
@@ -630,7 +552,7 @@ TEST_EACH_WAY(tokens_of_requests_that_ended_long_ago) {
     CHECK_INT(LOAD(called), 0);
     hang_up(&c);
     hang_up(&d);
-    end();
+    finish(&s);
 }
 
 // Ids that differ from the token of a live request in one or two bits, or a little.
@@ -677,7 +599,7 @@ TEST_EACH_WAY(tokens_of_garbage) {
     EXPECT(&c, 200, "real");
     CHECK_INT(LOAD(called), 0);
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 TEST(tokens_of_a_server_that_never_listened) {
@@ -726,7 +648,7 @@ TEST_EACH_WAY(head_and_http_1_0_and_close) {
         }
         hang_up(&c);
     }
-    end();
+    finish(&s);
 }
 
 TEST_EACH_WAY(pipelined_requests_keep_their_order) {
@@ -746,7 +668,7 @@ TEST_EACH_WAY(pipelined_requests_keep_their_order) {
         EXPECT(&c, 200, HELLO);
     }
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 TEST_EACH_WAY(half_closed_clients_get_their_answers) {
@@ -760,7 +682,7 @@ TEST_EACH_WAY(half_closed_clients_get_their_answers) {
     EXPECT(&c, 200, "text");
     EXPECT_EOF(&c);
     hang_up(&c);
-    end();
+    finish(&s);
     CHECK_INT(noticed, 0);
 }
 
@@ -773,7 +695,7 @@ TEST_EACH_WAY(client_leaves_before_finish) {
     net_reset(&c);
     WAIT(metrics(&s).connections == 0);
     check_stale(token);
-    end();
+    finish(&s);
     CHECK_INT(s.last.items[HTTPSRV_LOG_CLIENT_GONE], 1);
 }
 
@@ -785,7 +707,7 @@ TEST_EACH_WAY(client_leaves_while_it_is_answered) {
     CHECK_INT(LOAD(s.released), 0);
     net_reset(&c);
     WAIT(LOAD(s.released) == 1);
-    end();
+    finish(&s);
     CHECK_INT(noticed, 0);
 }
 
@@ -799,7 +721,7 @@ TEST_EACH_WAY(client_leaves_while_the_handler_runs) {
     CHECK_INT(LOAD(s.released), 0); // the handler has the request still
     STORE(s.gate, 1);
     WAIT(LOAD(s.released) == 1);
-    end();
+    finish(&s);
 }
 
 // ---- post ----
@@ -849,11 +771,9 @@ TEST_EACH_WAY(posted_handlers_read_the_request) {
         EXPECT(&c, 200, expected);
         check_stale(token_of(0));
     }
-    for (int i = 0; i < OTHERS; i++) {
-        hang_up(&others[i]);
-    }
+    hang_up_all(others, OTHERS);
     hang_up(&c);
-    end();
+    finish(&s);
     CHECK_INT(called, 6);
 }
 
@@ -888,14 +808,14 @@ TEST_EACH_WAY(posts_in_their_order) {
         CHECK_INT(order[i], i);
         CHECK(pthread_equal(seen_on[i], seen_on[0])); // on the reactor
         CHECK(!pthread_equal(seen_on[i], pthread_self()));
-        if (way->reactors == 0) CHECK(pthread_equal(seen_on[i], host));
+        if (way->reactors == 0) CHECK(pthread_equal(seen_on[i], s.host));
     }
     EXPECT_SILENCE(&c, 10);
     CHECK_INT(answer(token, "at last"), HTTPSRV_OK);
     EXPECT(&c, 200, "at last");
     check_stale(token);
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 static void on_reply_posted(httpsrv_req *req, void *user) {
@@ -925,7 +845,7 @@ TEST_EACH_WAY(posted_handlers_answer) {
         CHECK_INT(LOAD(called), i);
     }
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 // Of the handlers that wait for the return of the first one, one answers: those behind it get nothing.
@@ -947,7 +867,7 @@ TEST_EACH_WAY(posts_wait_for_the_return_of_the_handler) {
     WAIT(LOAD(nulls) == 3);
     CHECK_INT(LOAD(called), 4);
     hang_up(&c);
-    end();
+    finish(&s);
     CHECK_INT(called + nulls, 7);
 }
 
@@ -966,7 +886,7 @@ TEST_EACH_WAY(post_from_within_the_handler) {
         EXPECT(&c, 200, "GET /d/0 /d/0 host=a a= rest= q= x= body=");
     }
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 // Whoever answers first while posts wait: the reply of the handler, or finish.
@@ -992,7 +912,7 @@ TEST_EACH_WAY(answers_come_before_posts_that_wait) {
     }
     CHECK_INT(LOAD(called), 0);
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 TEST_EACH_WAY(post_to_a_request_whose_client_has_left) {
@@ -1009,7 +929,7 @@ TEST_EACH_WAY(post_to_a_request_whose_client_has_left) {
     if (way->pool) CHECK_INT(LOAD(nulls), 2);
     WAIT(metrics(&s).connections == 0);
     check_stale(token);
-    end();
+    finish(&s);
 }
 
 static void on_finish_posted(httpsrv_req *req, void *user) {
@@ -1031,7 +951,7 @@ TEST_EACH_WAY(posted_handlers_finish_their_own_token) {
         CHECK_INT(LOAD(called), i);
     }
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 // Of the handlers that wait, one finishes the request: those behind it come too late.
@@ -1048,7 +968,7 @@ TEST_EACH_WAY(posts_behind_one_that_finishes) {
     WAIT(LOAD(called) + LOAD(nulls) == 4);
     CHECK_INT(called, 2);
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 static void on_post_again(httpsrv_req *req, void *user) {
@@ -1066,7 +986,7 @@ TEST_EACH_WAY(posts_from_within_posts) {
     CHECK_INT(httpsrv_post(s.srv, defer_one(&c), on_post_again, number(300)), HTTPSRV_OK);
     EXPECT(&c, 200, "301 calls");
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 // ---- on_gone ----
@@ -1082,7 +1002,7 @@ TEST_EACH_WAY(on_gone_when_the_client_leaves) {
         WAIT(LOAD(noticed) == i);
         check_stale(token);
     }
-    end();
+    finish(&s);
     CHECK_INT(noticed, CLIENTS);
 }
 
@@ -1096,7 +1016,7 @@ TEST_EACH_WAY(on_gone_not_when_there_was_an_answer) {
     net_reset(&c);
     WAIT(metrics(&s).connections == 1);
     hang_up(&d);
-    end();
+    finish(&s);
     CHECK_INT(noticed, 0);
 }
 
@@ -1118,18 +1038,18 @@ TEST_EACH_WAY(on_gone_once_for_each_request) {
     WAIT(LOAD(called) == 1);
     net_reset(&c);
     WAIT(LOAD(noticed) == 1);
-    end();
+    finish(&s);
     CHECK_INT(noticed, 1);
 }
 
 TEST_EACH_WAY(on_gone_by_a_posted_handler) {
     begin_deferring(&(httpsrv_config){0}, on_defer);
     struct client c = dial(s.port);
-    CHECK_INT(httpsrv_post(s.srv, defer_number(&c, 1), on_watch_posted, &s), HTTPSRV_OK);
+    CHECK_INT(httpsrv_post(s.srv, defer_number(&s, &c, 1), on_watch_posted, &s), HTTPSRV_OK);
     WAIT(LOAD(called) == 1);
     net_reset(&c);
     WAIT(LOAD(noticed) == 1);
-    end();
+    finish(&s);
 }
 
 // Without a token nobody is late: the handler itself answers.
@@ -1160,7 +1080,7 @@ TEST_EACH_WAY(on_gone_without_defer) {
         EXPECT(&c, 200, "later");
     }
     hang_up(&c);
-    end();
+    finish(&s);
     CHECK_INT(noticed, 0);
 }
 
@@ -1211,7 +1131,7 @@ static int leave_a_worker(httpsrv_handler handler) {
     WAIT(LOAD(s.arrived) == 1);
     net_reset(&c);
     WAIT(LOAD(s.left) == 1);
-    end();
+    finish(&s);
     return noticed;
 }
 
@@ -1269,7 +1189,7 @@ TEST(reply_to_the_lost_while_a_finish_is_under_way) {
     REPLY(&d);
     check_blob(&d, 100);
     hang_up(&d);
-    end();
+    finish(&s);
     CHECK_INT(noticed, 0);
 }
 
@@ -1297,7 +1217,7 @@ TEST(on_gone_after_a_finish_without_memory) {
     pthread_join(finisher, NULL);
     CHECK_INT(result, HTTPSRV_GONE);
     WAIT(LOAD(noticed) == 1);
-    end();
+    finish(&s);
     CHECK_INT(noticed, 1);
 }
 
@@ -1319,7 +1239,7 @@ TEST_EACH_WAY(post_while_a_finish_fails) {
     CHECK_INT(answer(token, "text"), HTTPSRV_OK);
     EXPECT(&c, 200, "text");
     hang_up(&c);
-    end();
+    finish(&s);
     CHECK_INT(nulls, 0);
 }
 
@@ -1358,7 +1278,7 @@ TEST(defer_without_memory) {
     GET(&c, "/hello");
     EXPECT(&c, 200, HELLO);
     hang_up(&c);
-    end();
+    finish(&s);
     CHECK_INT(noticed, 1);
 }
 
@@ -1387,7 +1307,7 @@ TEST(defer_without_memory_while_a_finish_is_under_way) {
             if (!leaves) EXPECT(&c, fails ? 503 : 200, NULL);
             check_stale(token_of(0));
             hang_up(&c);
-            end();
+            finish(&s);
         }
     }
 }
@@ -1412,7 +1332,7 @@ TEST_TWO_WAYS(deferred_for_too_long) {
         EXPECT(&c, 200, HELLO);
     }
     hang_up(&c);
-    end();
+    finish(&s);
     CHECK_INT(noticed, 2);
     CHECK_INT(s.last.items[HTTPSRV_LOG_HANDLER_TIMEOUT], 2);
 }
@@ -1431,7 +1351,7 @@ TEST_TWO_WAYS(no_time_out_for_what_is_answered_in_time) {
     GET(&c, "/hello");
     EXPECT(&c, 200, HELLO);
     hang_up(&c);
-    end();
+    finish(&s);
     CHECK_INT(noticed, 0);
     CHECK_INT(s.last.items[HTTPSRV_LOG_HANDLER_TIMEOUT], 0);
 }
@@ -1464,7 +1384,7 @@ TEST(worker_for_too_long) {
         STORE(s.gate, 1);
         WAIT(LOAD(s.left) == 2);
         hang_up(&c);
-        end();
+        finish(&s);
         CHECK_INT(s.last.items[HTTPSRV_LOG_HANDLER_TIMEOUT], 2);
         CHECK_INT(s.last.items[HTTPSRV_LOG_NO_ANSWER], 0);
     }
@@ -1491,7 +1411,7 @@ TEST(worker_that_answers_in_time_and_returns_too_late) {
         STORE(s.gate, 1);
         EXPECT(&c, 200, "in time");
         hang_up(&c);
-        end();
+        finish(&s);
         CHECK_INT(s.last.items[HTTPSRV_LOG_HANDLER_TIMEOUT], 0);
     }
 }
@@ -1514,7 +1434,7 @@ TEST(finish_that_is_under_way_when_the_time_is_up) {
     pthread_join(finisher, NULL);
     CHECK_INT(result, HTTPSRV_OK);
     hang_up(&c);
-    end();
+    finish(&s);
     CHECK_INT(noticed, 0);
     CHECK_INT(s.last.items[HTTPSRV_LOG_HANDLER_TIMEOUT], 0);
 }
@@ -1549,7 +1469,8 @@ TEST_TWO_WAYS(time_outs_of_routes) {
         CHECK_INT(httpsrv_route(s.srv, &r), HTTPSRV_OK);
     }
     for (int i = 0; i < 2; i++) { // others, first and last, are far slower
-        httpsrv_route_config r = {.pattern = i ? "GET /aaa" : "GET /zzz", .handler = on_defer, .timeout_ms = 86400000};
+        httpsrv_route_config r = {
+            .pattern = i ? "GET /aaa" : "GET /zzz", .handler = on_defer, .user = &s, .timeout_ms = 86400000};
         CHECK_INT(httpsrv_route(s.srv, &r), HTTPSRV_OK);
     }
     run();
@@ -1567,10 +1488,8 @@ TEST_TWO_WAYS(time_outs_of_routes) {
     WAIT(LOAD(s.left) == 1);
     CHECK_INT(answer(token_of(3), "text"), HTTPSRV_OK);
     EXPECT(&c[3], 200, "text");
-    for (int i = 0; i < 4; i++) {
-        hang_up(&c[i]);
-    }
-    end();
+    hang_up_all(c, 4);
+    finish(&s);
     CHECK_INT(s.last.items[HTTPSRV_LOG_HANDLER_TIMEOUT], 3);
 }
 
@@ -1588,7 +1507,7 @@ TEST_TWO_WAYS(time_outs_in_spite_of_posts) {
     check_time("with posts", start, 200);
     WAIT(LOAD(called) + LOAD(nulls) == 10);
     hang_up(&c);
-    end();
+    finish(&s);
 }
 
 TEST(time_outs_that_are_none) {
@@ -1613,7 +1532,7 @@ TEST_EACH_WAY(drain_waits_for_what_is_deferred) {
     begin_deferring(&(httpsrv_config){0}, on_defer);
     struct client c = dial(s.port), d = dial(s.port);
     httpsrv_token token = defer_one(&c);
-    defer_number(&d, 1);
+    defer_number(&s, &d, 1);
     httpsrv_stop(s.srv);
     EXPECT_SILENCE(&c, 50);
     CHECK_INT(httpsrv_post(s.srv, token, on_count, &s), HTTPSRV_OK);
@@ -1627,7 +1546,7 @@ TEST_EACH_WAY(drain_waits_for_what_is_deferred) {
     EXPECT_EOF(&d);
     hang_up(&c);
     hang_up(&d);
-    join();
+    join_server(&s);
     CHECK_INT(answer(token, "too late"), HTTPSRV_GONE);
     dispose(&s);
     CHECK_INT(s.last.drain_finished, 2);
@@ -1644,9 +1563,9 @@ TEST_EACH_WAY(drain_cuts_what_stays_deferred) {
     begin_deferring(&(httpsrv_config){.timeout_ms.drain = 40}, on_defer_watched);
     struct client c = dial(s.port), d = dial(s.port);
     defer_one(&c);
-    defer_number(&d, 1);
+    defer_number(&s, &d, 1);
     httpsrv_stop(s.srv);
-    join();
+    join_server(&s);
     check_cut(&c);
     check_cut(&d);
     CHECK_INT(LOAD(noticed), 2);
@@ -1668,7 +1587,7 @@ TEST_EACH_WAY(second_stop_cuts_what_is_deferred) {
     EXPECT_SILENCE(&c, 20);
     httpsrv_stop(s.srv);
     check_cut(&c);
-    join();
+    join_server(&s);
     CHECK_INT(answer(token, "too late"), HTTPSRV_GONE);
     dispose(&s);
     CHECK_INT(noticed, 1);
@@ -1679,9 +1598,9 @@ TEST_EACH_WAY(stop_and_run_again) {
     begin_deferring(&(httpsrv_config){.timeout_ms.drain = 20}, on_defer);
     for (int i = 0; i < 3; i++) {
         struct client c = dial(s.port);
-        httpsrv_token token = defer_number(&c, i);
+        httpsrv_token token = defer_number(&s, &c, i);
         httpsrv_stop(s.srv);
-        join();
+        join_server(&s);
         check_cut(&c);
         CHECK_INT(httpsrv_post(s.srv, token, on_count, &s), HTTPSRV_OK);
         run();
@@ -1691,7 +1610,7 @@ TEST_EACH_WAY(stop_and_run_again) {
             CHECK_INT(answer(token_of(k), "stale"), HTTPSRV_GONE);
         }
     }
-    end();
+    finish(&s);
     CHECK_INT(called, 0);
 }
 
@@ -1756,11 +1675,11 @@ TEST_EACH_WAY(posts_during_free) {
     begin_deferring(&(httpsrv_config){0}, on_defer);
     for (int i = 0; i < CLIENTS; i++) {
         c[i] = dial(s.port);
-        defer_number(&c[i], i);
+        defer_number(&s, &c[i], i);
     }
     httpsrv_stop(s.srv);
     httpsrv_stop(s.srv);
-    join();
+    join_server(&s);
     CHECK_INT(httpsrv_post(s.srv, token_of(0), on_end, number(CLIENTS - 1)), HTTPSRV_OK);
     dispose(&s);
     CHECK_INT(nulls, CLIENTS);
@@ -1773,16 +1692,6 @@ TEST_EACH_WAY(posts_during_free) {
 
 static const struct way by_hand = {"by hand", NULL, 0};
 
-#define TURN_UNTIL(condition)                                                              \
-    do {                                                                                   \
-        int64_t until_ = test_now() + test_ms(10000);                                      \
-        TEST_HERE();                                                                       \
-        while (!(condition)) {                                                             \
-            if (test_now() > until_) FAIL("TURN_UNTIL(%s): has not happened", #condition); \
-            CHECK_INT(httpsrv_poll(s.srv, 1), HTTPSRV_OK);                                 \
-        }                                                                                  \
-    } while (0)
-
 static void begin_by_hand(httpsrv_handler handler) {
     way = &by_hand;
     begin(&(httpsrv_config){.max.connections = 200});
@@ -1794,13 +1703,13 @@ static void begin_by_hand(httpsrv_handler handler) {
 static httpsrv_token defer_by_hand(struct client *c, int n) {
     const int before = s.arrived;
     SENDF(c, "GET /d/%d HTTP/1.1\r\nHost: a\r\n\r\n", n);
-    TURN_UNTIL(s.arrived == before + 1);
+    TURN_UNTIL(&s, s.arrived == before + 1);
     return token_of(n);
 }
 
 static void reply_by_hand(struct client *c, const char *text) {
     const uint64_t before = metrics(&s).answers[2];
-    TURN_UNTIL(metrics(&s).answers[2] == before + 1);
+    TURN_UNTIL(&s, metrics(&s).answers[2] == before + 1);
     CHECK_INT(httpsrv_poll(s.srv, 0), HTTPSRV_OK);
     EXPECT(c, 200, text);
 }
@@ -1842,7 +1751,7 @@ TEST(on_gone_not_when_client_and_answer_cross) {
     struct client c = dial(s.port), d = dial(s.port);
     CHECK_INT(lend(defer_by_hand(&c, 0), 200, 10), HTTPSRV_OK);
     net_reset(&c);
-    TURN_UNTIL(metrics(&s).connections == 1);
+    TURN_UNTIL(&s, metrics(&s).connections == 1);
     CHECK_INT(lend(defer_by_hand(&d, 1), 200, 10), HTTPSRV_OK);
     dispose(&s); // cuts it
     hang_up(&d);
@@ -1871,7 +1780,7 @@ TEST(post_and_reset_in_one_turn) {
     httpsrv_token token = defer_by_hand(&c, 0);
     CHECK_INT(httpsrv_post(s.srv, token, on_count, &s), HTTPSRV_OK);
     net_reset(&c);
-    TURN_UNTIL(metrics(&s).connections == 0);
+    TURN_UNTIL(&s, metrics(&s).connections == 0);
     CHECK_INT(called + nulls, 1);
     CHECK_INT(noticed, 1);
     CHECK_INT(answer(token, "text"), HTTPSRV_GONE);
@@ -1923,7 +1832,7 @@ TEST(places_wear_out) {
         CHECK_INT(answer(old[i], "stale"), HTTPSRV_GONE);
         CHECK_INT(httpsrv_post(s.srv, old[i], on_count, &s), HTTPSRV_OK);
     }
-    TURN_UNTIL(nulls == 4);
+    TURN_UNTIL(&s, nulls == 4);
     CHECK_INT(answer(token_of(0), "text"), HTTPSRV_OK);
     reply_by_hand(&c, "text");
     CHECK_INT(place->cell, HSRV_GENERATIONS << 2 | HSRV_PLACE_CLOSED);
@@ -1954,7 +1863,7 @@ TEST(many_places_wear_out) {
             hang_up(&c[i]);
         } else {
             net_reset(&c[i]);
-            TURN_UNTIL(noticed == i / 2 + 1);
+            TURN_UNTIL(&s, noticed == i / 2 + 1);
         }
     }
     for (int i = 0; i < CLIENTS; i++) {
@@ -1966,9 +1875,7 @@ TEST(many_places_wear_out) {
         }
     }
     dispose(&s);
-    for (int i = 0; i < CLIENTS; i++) {
-        hang_up(&c[i]);
-    }
+    hang_up_all(c, CLIENTS);
 }
 
 // Places come back with the memory of requests, however many of these there were at a time.
@@ -1985,7 +1892,7 @@ TEST(places_are_used_again) {
         for (int i = 0; i < CLIENTS; i++) {
             net_reset(&c[i]);
         }
-        TURN_UNTIL(metrics(&s).connections == 0);
+        TURN_UNTIL(&s, metrics(&s).connections == 0);
     }
     dispose(&s);
 }
@@ -1999,7 +1906,7 @@ TEST(posts_in_the_last_generation) {
     httpsrv_token token = defer_by_hand(&c, 0);
     CHECK_INT(generation_of(token), HSRV_GENERATIONS);
     CHECK_INT(httpsrv_post(s.srv, token, on_count, &s), HTTPSRV_OK);
-    TURN_UNTIL(called == 1);
+    TURN_UNTIL(&s, called == 1);
     CHECK_INT(answer(token, "text"), HTTPSRV_OK);
     reply_by_hand(&c, "text");
     CHECK_INT(httpsrv_post(s.srv, token, on_count, &s), HTTPSRV_OK);
@@ -2255,11 +2162,9 @@ static void run_melee(const struct melee *row) {
     while (n < ROUNDS(row->timeout_ms > 0 ? LETTERS / 6 : LETTERS / 2)) {
         n = fight(c, n);
     }
-    for (int i = 0; i < FIGHTERS; i++) {
-        hang_up(&c[i]);
-    }
+    hang_up_all(c, FIGHTERS);
     httpsrv_stop(s.srv);
-    join();
+    join_server(&s);
     end_finishers(threads);
     dispose(&s);
     check_melee(n);
@@ -2341,7 +2246,7 @@ TEST_EACH_WAY(stop_and_free_against_finish) {
         test_sleep((int)lot(round, TO_STAY, 12));
         httpsrv_stop(s.srv);
         if (lot(round, TO_STOP, 2) == 0) httpsrv_stop(s.srv);
-        join();
+        join_server(&s);
         for (int i = 0; i < CLIENTS; i++) {
             pthread_join(clients[i], NULL);
         }

@@ -4,37 +4,12 @@
 // Three lines: a letter for the method (target_methods; the line may be longer), the target, a name to be looked up in
 // its query. All of the text is tried as an authority and as something to be decoded, too.
 
-#include "fuzz.h"
+#include "target.h"
 #include <ctype.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-#define TARGET_MAX_SEGMENTS 2048
-
-// ---- naive: bytes ----
-
-// Decodes; false if an escape is not one.
-static bool target_decode(httpsrv_str s, bool plus, struct bytes *out) {
-    append(out, "", 0);
-    for (size_t i = 0; i < s.len; i++) {
-        char c = plus && s.ptr[i] == '+' ? ' ' : s.ptr[i];
-        if (s.ptr[i] == '%') {
-            if (s.len - i < 3 || !among(s.ptr[i + 1], ORACLE_HEX) || !among(s.ptr[i + 2], ORACLE_HEX)) return false;
-            c = (char)(hex_value(s.ptr[i + 1]) * 16 + hex_value(s.ptr[i + 2]));
-            i += 2;
-        }
-        append(out, &c, 1);
-    }
-    return true;
-}
-
-static bool target_says(httpsrv_str encoded, bool plus, httpsrv_str plain) {
-    struct bytes decoded = {NULL, 0, 0};
-    bool same = target_decode(encoded, plus, &decoded) && decoded.len == plain.len &&
-                (plain.len == 0 || memcmp(decoded.ptr, plain.ptr, plain.len) == 0);
-    release_bytes(&decoded);
-    return same;
-}
+// ---- bytes ----
 
 static void target_check_decoded(httpsrv_str actual, httpsrv_str encoded, bool plus) {
     struct bytes expected = {NULL, 0, 0};
@@ -53,54 +28,6 @@ static httpsrv_str target_block(httpsrv_str s) {
 
 static void target_free(httpsrv_str block) {
     free((void *)(uintptr_t)block.ptr);
-}
-
-// ---- naive: paths ----
-
-struct target_path {
-    httpsrv_str segments[TARGET_MAX_SEGMENTS]; // encoded
-    int num;
-};
-
-static void target_split(httpsrv_str path, struct target_path *out) {
-    out->num = 0;
-    for (size_t i = 0; i < path.len; i++) {
-        if (path.ptr[i] == '/') {
-            CHECK_CMP(out->num, <, TARGET_MAX_SEGMENTS);
-            out->segments[out->num].ptr = path.ptr + i + 1;
-            out->segments[out->num++].len = 0;
-        } else {
-            out->segments[out->num - 1].len++;
-        }
-    }
-}
-
-static bool target_has_nul(httpsrv_str path) {
-    struct bytes decoded = {NULL, 0, 0};
-    bool has = target_decode(path, false, &decoded) && memchr(decoded.ptr, 0, decoded.len);
-    release_bytes(&decoded);
-    return has;
-}
-
-// RFC 3986 section 5.2.4, but for the root, which nothing may go above. False if refused.
-static bool target_resolve(httpsrv_str path, struct bytes *out) {
-    static struct target_path from, kept;
-    append(out, "", 0);
-    if (target_has_nul(path)) return false;
-    target_split(path, &from);
-    kept.num = 0;
-    for (int i = 0; i < from.num; i++) {
-        httpsrv_str segment = from.segments[i];
-        bool dot = target_says(segment, false, HTTPSRV_STR(".")), dots = target_says(segment, false, HTTPSRV_STR(".."));
-        if (dots && kept.num-- == 0) return false;
-        if (!dot && !dots) kept.segments[kept.num++] = segment;
-        if ((dot || dots) && i + 1 == from.num) kept.segments[kept.num++] = HTTPSRV_STR("");
-    }
-    for (int i = 0; i < kept.num; i++) {
-        append_text(out, "/");
-        append_view(out, kept.segments[i]);
-    }
-    return true;
 }
 
 // ---- the functions of >>text on any bytes ----
@@ -134,10 +61,6 @@ static void target_try_authority(httpsrv_str text) {
         CHECK_INT(port > 0, is_authority(text, true));
     }
     target_free(block);
-}
-
-static bool target_is_path(httpsrv_str text) {
-    return text.len > 0 && text.ptr[0] == '/' && all_of(text, ORACLE_UNRESERVED ORACLE_SUB_DELIMS ":@/", true);
 }
 
 static void target_check_resolved(httpsrv_str path, httpsrv_str once) {

@@ -4,7 +4,8 @@
 #     tests/fuzz/run.sh                 all fuzzers, one after the other
 #     tests/fuzz/run.sh head conn       these
 #
-# SECONDS=n   for each [30]           FUZZ_POOL=1  conn with a worker pool       CLANG=clang-16  another compiler
+# SECONDS=n     for each [30]           FUZZ_POOL=1  conn with a worker pool       CLANG=clang-16  another compiler
+# OPTIMIZE=-O0  builds sooner, runs slower
 #
 # Inputs that reach new code gather in build/fuzz/NAME-corpus and are a start for the next run. What breaks something
 # is copied to tests/fuzz/regressions/NAME, where `make test` replays it, and makes the exit status 1.
@@ -13,7 +14,7 @@ seconds=${SECONDS:-30}
 [ "$seconds" -gt 0 ] 2>/dev/null || seconds=30 # in some shells the variable counts by itself
 here=tests/fuzz
 out=${BUILD:-build}/fuzz
-: "${CLANG:=clang}" "${FUZZ_POOL:=0}"
+: "${CLANG:=clang}" "${FUZZ_POOL:=0}" "${OPTIMIZE:=-O1}"
 : "${WARNINGS:=-Wall -Wextra}"
 failed=0
 
@@ -34,7 +35,7 @@ longest() {
 }
 
 build() {
-    "$CLANG" -std=gnu11 -O1 -g -fno-omit-frame-pointer $WARNINGS -I. -pthread -DFUZZ_ENGINE -DHTTPSRV_DEBUG \
+    "$CLANG" -std=gnu11 $OPTIMIZE -g -fno-omit-frame-pointer $WARNINGS -I. -pthread -DFUZZ_ENGINE -DHTTPSRV_DEBUG \
         -DFUZZ_POOL="$FUZZ_POOL" -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
         "$here/fuzz_$1.c" -o "$out/$1"
 }
@@ -71,7 +72,7 @@ report() {
     printf '%-10s %4d s, %9s runs, %5s edges, %s\n' "$1" "$seconds" "$runs" "$covered" "$2"
 }
 
-for name in ${*:-head body target conn multipart urlencoded cookie}; do
+for name in ${*:-head body target conn multipart urlencoded cookie range accept path}; do
     if ! build "$name"; then
         printf '%-10s does not build\n' "$name"
         failed=1
