@@ -5364,8 +5364,9 @@ typedef struct hsrv_again {
     size_t len; // bytes of the head; 0: none is kept
     const hsrv_route *route;
     int num_params;
-    uint32_t patience,
-        wait; // heads to let pass before the next is kept: the more, the less often the last ones came again
+    bool simple; // the handler runs right away, with nothing to be looked at before
+    // Heads to let pass before the next is kept: the more, the less often the last ones came again.
+    uint32_t patience, wait;
     char bytes[HSRV_MAX_AGAIN];
 } hsrv_again;
 
@@ -5423,8 +5424,9 @@ struct hsrv_loop {
     size_t status_line_len, server_line_len; // of its first two lines
     char *block;
     size_t block_size;
-    size_t opening_len; // of the block with the lines behind it that announce plain_type and a length
-    char plain_type[HSRV_MAX_PLAIN_TYPE + 1]; // what answers were of last; "": nothing
+    size_t opening_len;                   // of the block with the lines behind it that announce plain_type and a length
+    char plain_type[HSRV_MAX_PLAIN_TYPE]; // what answers were of last
+    size_t plain_type_len;                // 0: nothing
     hsrv_counters counters;
     pthread_t thread;
     bool has_thread;
@@ -6397,16 +6399,16 @@ static void hsrv_loop_make_block(hsrv_loop *loop) {
     out = HSRV_APPEND(out, "\r\n");
     loop->status_block = hsrv_text_view(loop->block, (size_t)(out - loop->block));
     out = HSRV_APPEND(out, "Content-Type: ");
-    out = hsrv_text_append(out, hsrv_text_of(loop->plain_type));
+    out = hsrv_text_append(out, hsrv_text_view(loop->plain_type, loop->plain_type_len));
     out = HSRV_APPEND(out, "\r\nContent-Length: ");
     loop->opening_len = (size_t)(out - loop->block);
 }
 
 // Has a type, which is valid, announced by the block from now on. False if it is too long.
-static bool hsrv_loop_keep_type(hsrv_loop *loop, const char *type) {
-    const size_t len = strlen(type);
-    if (len > HSRV_MAX_PLAIN_TYPE) return false;
-    memcpy(loop->plain_type, type, len + 1);
+static bool hsrv_loop_keep_type(hsrv_loop *loop, httpsrv_str type) {
+    if (type.len > HSRV_MAX_PLAIN_TYPE) return false;
+    memcpy(loop->plain_type, type.ptr, type.len);
+    loop->plain_type_len = type.len;
     hsrv_loop_make_block(loop);
     return true;
 }
@@ -7311,6 +7313,7 @@ static void hsrv_request_keep_again(httpsrv_req *req) {
     again->len = req->raw_len;
     again->route = req->route;
     again->num_params = req->num_params;
+    again->simple = !req->srv->filters && req->route->num_media == 0;
 }
 
 // A view with its escapes decoded: the view itself if it has none, else a copy. Absent when out of memory.
@@ -8239,6 +8242,15 @@ static hsrv_manner hsrv_emit_manner(const hsrv_loop *loop, const hsrv_conn *c, c
     return hsrv_emit_manner_of(loop, c, req, hsrv_emit_is_unread(req));
 }
 
+// Whether its manner is none of these for sure: the body goes out, the connection stays, and nothing is said about that.
+static inline bool hsrv_emit_is_plain(const hsrv_loop *loop, const httpsrv_req *req) {
+    const httpsrv_config *config = &loop->srv->config;
+    const httpsrv_head *head = &req->head;
+    if (loop->phase != HSRV_LOOP_RUN || config->keep_alive_header || config->max.requests >= 0) return false;
+    if (req->answer.close || req->parser.phase != HTTPSRV_PHASE_DONE || head->expect_other) return false;
+    return head->keep_alive && head->version_minor == 1 && head->method_id != HTTPSRV_METHOD_HEAD;
+}
+
 // RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5.
 static inline bool hsrv_emit_has_length(int status) {
     return status != 204 && status != 304;
@@ -8971,8 +8983,10 @@ static httpsrv_result hsrv_response_reply_parts(httpsrv_req *req, int status, co
 
 // Whether the type is the one that is kept ready, or is from now on.
 static bool hsrv_response_keeps_type(hsrv_loop *loop, const char *type) {
-    if (HSRV_LIKELY(strcmp(loop->plain_type, type) == 0)) return type[0] != '\0';
-    return type[0] && hsrv_text_all(hsrv_text_of(type), HSRV_VALUE) && hsrv_loop_keep_type(loop, type);
+    const httpsrv_str text = hsrv_text_of(type);
+    if (HSRV_LIKELY(text.len == loop->plain_type_len && memcmp(loop->plain_type, type, text.len) == 0))
+        return text.len > 0;
+    return hsrv_text_all(text, HSRV_VALUE) && hsrv_loop_keep_type(loop, text);
 }
 
 // The short way for most answers of a reactor's: 200, a type, a short body, and nothing out of the ordinary. False if there
@@ -8982,11 +8996,9 @@ static bool hsrv_response_reply_plain(httpsrv_req *req, const char *type, httpsr
     hsrv_conn *c = req->inline_conn;
     const httpsrv_config *config = &req->srv->config;
     if (!c || req->shared || req->answered != HSRV_ANSWER_NONE || (c->flags & HSRV_CONN_LOST)) return false;
-    if (req->answer.headers || loop->phase != HSRV_LOOP_RUN || body.len > HTTPSRV_WRITE_BUFFER) return false;
+    if (req->answer.headers || body.len > HTTPSRV_WRITE_BUFFER || (body.len > 0 && !body.ptr)) return false;
     if (HSRV_CODES && config->compress.level > 0 && body.len >= (size_t)config->compress.min_size) return false;
-    const hsrv_manner how = hsrv_emit_manner(loop, c, req);
-    if (how.close || how.head_only || how.say_keep_alive || (body.len > 0 && !body.ptr)) return false;
-    if (!hsrv_response_keeps_type(loop, type)) return false;
+    if (!hsrv_emit_is_plain(loop, req) || !hsrv_response_keeps_type(loop, type)) return false;
     if (hsrv_emit_plain_size(loop, body) > HTTPSRV_WRITE_BUFFER) return false;
     hsrv_emit_plain(loop, c, body);
     req->answered = HSRV_ANSWER_SENT;
@@ -12218,7 +12230,13 @@ static void hsrv_dispatch_again(hsrv_loop *loop, hsrv_conn *c) {
     memcpy(c->req->peer, c->peer, sizeof c->peer);
     c->req->owes_continue = false;
     c->state = HSRV_CONN_BUSY;
-    hsrv_dispatch_routed(loop, c);
+    if (HSRV_LIKELY(loop->again.simple)) {
+        c->req->handler = c->req->route->handler;
+        c->req->on_body = NULL;
+        hsrv_dispatch_inline(loop, c);
+    } else {
+        hsrv_dispatch_routed(loop, c);
+    }
 }
 
 // ===========================================================================================
