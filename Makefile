@@ -47,8 +47,8 @@ asan-clang: ## the same with clang, whose checks of undefined behaviour are not 
 ubsan: ## the test-suite with UBSan alone in build/ubsan
 	@$(MAKE) --no-print-directory BUILD=build/ubsan CFLAGS="$(SANITIZE) -fsanitize=undefined" test
 
-tsan: ## the test-suite with ThreadSanitizer in build/tsan
-	@$(MAKE) --no-print-directory BUILD=build/tsan CFLAGS="$(SANITIZE) -fsanitize=thread" test
+tsan: ## the C tests with ThreadSanitizer in build/tsan
+	@$(MAKE) --no-print-directory BUILD=build/tsan SCRIPTS= CFLAGS="$(SANITIZE) -fsanitize=thread" test
 
 compat: ## the header in every dialect without a warning; needs gcc g++ clang (skips what is missing)
 	@sh tests/compat.sh
@@ -111,10 +111,14 @@ streams: $(BUILD)/showcase $(BUILD)/listeners ## 4 GB both ways and 1,000 reader
 fuzz: ## libFuzzer on all that is parsed, FUZZ_SECONDS each (30); needs clang, libclang-rt-dev
 	@SECONDS=$(FUZZ_SECONDS) sh tests/fuzz/run.sh
 
-stress: ## a million deferred requests under ASan, 100,000 under TSan, with clients that leave
+stress: ## STRESS_SECONDS (60) of a mixed load, a million deferred requests with clients that leave; under ASan and TSan
 	@mkdir -p $(BUILD)
-	$(CC) $(SANITIZE) -O1 -fsanitize=address,undefined -I. -pthread tests/stress.c -o $(BUILD)/stress-asan
-	$(CC) $(SANITIZE) -O1 -fsanitize=thread -I. -pthread tests/stress.c -o $(BUILD)/stress-tsan
+	for program in load stress; do \
+	    $(CC) $(SANITIZE) -O1 -fsanitize=address,undefined -I. -pthread tests/$$program.c -o $(BUILD)/$$program-asan && \
+	    $(CC) $(SANITIZE) -O1 -fsanitize=thread -I. -pthread tests/$$program.c -o $(BUILD)/$$program-tsan || exit; \
+	done
+	$(BUILD)/load-asan $${STRESS_SECONDS:-60}
+	$(BUILD)/load-tsan $${STRESS_SECONDS:-60}
 	$(BUILD)/stress-asan 1000000 600
 	$(BUILD)/stress-tsan 100000 600
 

@@ -39,6 +39,7 @@ typedef struct options {
     int port;
     int reactors;
     int acceptors;
+    bool defer_accept;
     int pool_threads; // 0: as many as each pool has by default
     int queue;
     int64_t max_body; // -1: not said
@@ -505,6 +506,7 @@ static void usage(FILE *out) {
                  "  --port N            port, 0 for a free one (8080)\n"
                  "  --reactors N        event loops, 0 for one per CPU (1)\n"
                  "  --acceptors N       threads that accept for the reactors, 0: each accepts for itself (0)\n"
+                 "  --defer-accept      take connections in when their first bytes are here\n"
                  "  --pool-threads N    threads of each pool (work: one per CPU, sleep: 16, upload: 4)\n"
                  "  --queue N           requests that may wait for each pool (1024)\n"
                  "  --max-body BYTES    largest request body (any that is streamed, else 1048576)\n"
@@ -525,17 +527,12 @@ static int64_t parse_number(const char *flag, const char *text, int64_t min, int
 }
 
 static const struct option flags[] = {
-    {"host", required_argument, NULL, 'h'},
-    {"port", required_argument, NULL, 'p'},
-    {"reactors", required_argument, NULL, 'r'},
-    {"acceptors", required_argument, NULL, 'a'},
-    {"pool-threads", required_argument, NULL, 't'},
-    {"queue", required_argument, NULL, 'u'},
-    {"max-body", required_argument, NULL, 'b'},
-    {"root", required_argument, NULL, 'R'},
-    {"quiet", no_argument, NULL, 'q'},
-    {"help", no_argument, NULL, 'H'},
-    {NULL, 0, NULL, 0},
+    {"host", required_argument, NULL, 'h'},     {"port", required_argument, NULL, 'p'},
+    {"reactors", required_argument, NULL, 'r'}, {"acceptors", required_argument, NULL, 'a'},
+    {"defer-accept", no_argument, NULL, 'd'},   {"pool-threads", required_argument, NULL, 't'},
+    {"queue", required_argument, NULL, 'u'},    {"max-body", required_argument, NULL, 'b'},
+    {"root", required_argument, NULL, 'R'},     {"quiet", no_argument, NULL, 'q'},
+    {"help", no_argument, NULL, 'H'},           {NULL, 0, NULL, 0},
 };
 
 static void set_option(options *to, int flag, const char *name, const char *value) {
@@ -544,6 +541,7 @@ static void set_option(options *to, int flag, const char *name, const char *valu
     case 'p': to->port = (int)parse_number(name, value, 0, 65535); break;
     case 'r': to->reactors = (int)parse_number(name, value, 0, 1024); break;
     case 'a': to->acceptors = (int)parse_number(name, value, 0, 64); break;
+    case 'd': to->defer_accept = true; break;
     case 't': to->pool_threads = (int)parse_number(name, value, 1, 1024); break;
     case 'u': to->queue = (int)parse_number(name, value, 1, 1 << 20); break;
     case 'b': to->max_body = parse_number(name, value, 0, INT64_MAX); break;
@@ -597,6 +595,7 @@ static httpsrv *make_server(const options *from) {
         .port = from->port,
         .reactors = from->reactors > 0 ? from->reactors : HTTPSRV_ALL_CPUS,
         .acceptors = from->acceptors,
+        .defer_accept = from->defer_accept,
         .pools = {{"work", from->pool_threads, from->queue},
                   {"sleep", from->pool_threads ? from->pool_threads : SLEEP_THREADS, from->queue},
                   {"upload", from->pool_threads ? from->pool_threads : UPLOAD_THREADS, from->queue}},
