@@ -2914,7 +2914,7 @@ static void hsrv_coding_deflate_step(hsrv_deflater *coder, unsigned len, int flu
         coder->z.avail_out = room;
         deflate(&coder->z, flush);
         out->len += room - coder->z.avail_out;
-    } while (coder->z.avail_out == 0);
+    } while (coder->z.avail_out == 0 && out->len < out->cap);
 }
 
 // Appends bytes to coder->out so that all of them can be decoded; with `last`, the end as well. False when out of memory:

@@ -24,41 +24,31 @@ typedef struct counter {
 } counter;
 
 static counter count_to(httpsrv_str text) {
-    counter numbers = {1, 0};
-    for (size_t i = 0; i < text.len && i < 9; i++)
-        if (text.ptr[i] >= '0' && text.ptr[i] <= '9') numbers.last = numbers.last * 10 + (text.ptr[i] - '0');
-    return numbers;
+    char digits[10];
+    snprintf(digits, sizeof digits, "%.*s", HTTPSRV_FMT(text));
+    return (counter){1, atol(digits)};
 }
 
-// Called on the reactor as often as there is room. FULL: it will be called again. GONE: it will not, but free is.
+// Called on the reactor as often as there is room. FULL: it will be called again. GONE: it will not.
 static void go_on(httpsrv_req *req, void *user) {
     counter *numbers = user;
     httpsrv_result result = HTTPSRV_OK;
-    while (result == HTTPSRV_OK && numbers->next <= numbers->last) {
-        char line[32];
+    for (char line[32]; numbers->next <= numbers->last; numbers->next++) {
         int len = snprintf(line, sizeof line, "%ld\n", numbers->next);
         result = httpsrv_write(req, (httpsrv_str){line, (size_t)len});
-        if (result == HTTPSRV_OK) numbers->next++;
+        if (result != HTTPSRV_OK) break;
     }
-    if (result == HTTPSRV_FULL || result == HTTPSRV_GONE) return;
-    free(numbers);
-    if (result == HTTPSRV_OK)
-        httpsrv_end(req);
-    else
-        httpsrv_abort(req); // out of memory; a client can tell that from the end
+    if (result == HTTPSRV_OK) httpsrv_end(req);
+    if (result == HTTPSRV_NOMEM) httpsrv_abort(req); // a client can tell that from the end
 }
 
-// Returns at once; the answer goes on without it, and so does what it works with.
+// Returns at once; the answer goes on without it, and what it has allocated lives until that ends.
 static void show_numbers(httpsrv_req *req, void *user) {
     (void)user;
-    counter *numbers = malloc(sizeof *numbers);
-    if (!numbers || httpsrv_begin(req, 200, "text/plain", -1) != HTTPSRV_OK) {
-        free(numbers);
-        return;
-    }
+    counter *numbers = httpsrv_alloc(req, sizeof *numbers);
+    if (!numbers || httpsrv_begin(req, 200, "text/plain", -1) != HTTPSRV_OK) return;
     *numbers = count_to(httpsrv_param(req, "last"));
     httpsrv_on_drain(req, go_on, numbers);
-    httpsrv_on_gone(req, free, numbers);
 }
 
 // On a thread that may wait: until the client has taken most, then all that is written fits.
