@@ -147,7 +147,7 @@ $(BUILD)/flags: FORCE
 	@mkdir -p $(BUILD)/tests
 	@echo '$(COMPILE)' | cmp -s - $@ || echo '$(COMPILE)' > $@
 
-$(EXAMPLES): $(BUILD)/%: examples/%.c httpsrv.h $(BUILD)/flags
+$(EXAMPLES): $(BUILD)/%: examples/%.c examples/serve.h httpsrv.h $(BUILD)/flags
 	$(COMPILE) -I$(BUILD) $< -o $@
 
 # The files of examples/assets as a table in C. An array cannot be empty, so each has a zero behind its bytes. What gzip
@@ -182,5 +182,6 @@ $(BUILD)/tests/test_file_cases_fallback: tests/test_file_cases.c
 $(BUILD)/tests/gzip: tests/gzip.c httpsrv.h $(wildcard tests/*.h) $(BUILD)/flags
 	$(COMPILE) -DHTTPSRV_ZLIB $< -o $@ -lz
 
+# Static: what a test does not call is not compiled either. The examples have it all.
 $(TESTS): $(BUILD)/tests/%: tests/%.c httpsrv.h $(wildcard tests/*.h tests/fuzz/*.[ch]) $(BUILD)/flags
-	$(COMPILE) $< -o $@
+	$(COMPILE) -DHTTPSRV_API=static $< -o $@

@@ -771,6 +771,10 @@ HTTPSRV_API const char *httpsrv_result_text(httpsrv_result result);
 HTTPSRV_API const char *httpsrv_status_text(int status);
 HTTPSRV_API const char *httpsrv_log_text(httpsrv_log_item item);
 
+// The status that tells a client of a result (RFC 9110 section 15): 200 OK, 400 SYNTAX, 413 TOOBIG, 415 UNSUPPORTED, 503
+// NOMEM and FULL, 500 what is not its fault. Meant for httpsrv_read_form and the like. [any]
+HTTPSRV_API int httpsrv_result_status(httpsrv_result result);
+
 // ---- routes ----
 
 // Adds a route. The pattern is a method (or "*" for any), a space and a path:
@@ -836,6 +840,10 @@ HTTPSRV_API httpsrv_str httpsrv_param(const httpsrv_req *req, const char *name);
 
 // The first value of that name in the query, decoded ("+" is a space); absent without one, and when out of memory.
 HTTPSRV_API httpsrv_str httpsrv_query(httpsrv_req *req, const char *name);
+
+// The decimal number that a text is, from 0 to max; -1 if it is none (empty, a sign, a blank, any other character) or over
+// max. For parameters and queries, which are not terminated: httpsrv_number(httpsrv_param(req, "page"), 1000). [any]
+HTTPSRV_API int64_t httpsrv_number(httpsrv_str text, int64_t max);
 
 // `size` bytes, aligned for any type, not zeroed, valid until the handler returns. NULL when out of memory.
 HTTPSRV_API void *httpsrv_alloc(httpsrv_req *req, size_t size);
@@ -922,6 +930,9 @@ HTTPSRV_API httpsrv_result httpsrv_begin(httpsrv_req *req, int status, const cha
 // ended), NOMEM (nothing was taken), TOOBIG (more than the declared length: the answer is broken off). Anything less than
 // the high mark being queued, all of it is taken, whatever its size. ARG (bytes without a pointer). [holder]
 HTTPSRV_API httpsrv_result httpsrv_write(httpsrv_req *req, httpsrv_str bytes);
+
+// The same with bytes made by printf's rules, at most 1 MB. Errors: ARG (more, or printf's), NOMEM, or as above. [holder]
+HTTPSRV_API httpsrv_result httpsrv_writef(httpsrv_req *req, const char *format, ...) HTTPSRV_PRINTF(2, 3);
 
 // Has fn called on the reactor, as the holder, each time that what was written has gone out down to write_mark.low, until
 // the answer ends; also if it was begun and nothing written yet. Not while a handler runs on a worker. Replaces the one
@@ -2455,6 +2466,18 @@ static const char *hsrv_log_result_text(httpsrv_result result) {
 #undef HTTPSRV_X
     }
     return "unknown result";
+}
+
+static int hsrv_log_result_status(httpsrv_result result) {
+    switch (result) {
+    case HTTPSRV_OK: return 200;
+    case HTTPSRV_SYNTAX: return 400;
+    case HTTPSRV_TOOBIG: return 413;
+    case HTTPSRV_UNSUPPORTED: return 415;
+    case HTTPSRV_NOMEM:
+    case HTTPSRV_FULL: return 503;
+    default: return 500;
+    }
 }
 
 static const char *hsrv_log_item_text(httpsrv_log_item item) {
@@ -4916,6 +4939,7 @@ typedef struct hsrv_answer {
     hsrv_header *headers, **headers_end;
     bool own_server, own_date, own_type; // among the headers
     bool close;                          // the handler wants the connection to end
+    bool plain;                          // it went out the short way, see hsrv_response_reply_plain
     bool coded;                          // the body goes in gzip
     bool varies;                         // with what the client takes, which has to be said
     void (*release)(void *arg);          // the body is borrowed until then
@@ -5354,17 +5378,16 @@ typedef struct hsrv_counters {
 // An acceptor is a loop as well: it has listeners but no connections, and hands over what it accepts. Reactors come first
 // in the server's list.
 // The last head that was worth keeping, with its route. Clients that keep their connection mostly say the same again, and
-// what is byte for byte the same means the same: the request that has read it is taken once more as it is. It is the spare
-// one on top of the list then, whose views are of these bytes.
+// what is byte for byte the same means the same: the request that has read it, whose views are of these bytes, is set aside
+// to be taken once more as it is.
 #define HSRV_MAX_AGAIN      1024u // bytes of a head that is kept
 #define HSRV_MAX_PLAIN_TYPE 63u   // bytes of a Content-Type whose line is kept ready
 
 typedef struct hsrv_again {
-    httpsrv_req *req;
-    size_t len; // bytes of the head; 0: none is kept
-    const hsrv_route *route;
-    int num_params;
-    bool simple; // the handler runs right away, with nothing to be looked at before
+    httpsrv_req *req; // NULL: none is kept
+    bool idle;        // it is set aside; else it is with a connection
+    bool simple;      // its handler runs right away, with nothing to be looked at before
+    size_t len;       // bytes of the head; 0 without one
     // Heads to let pass before the next is kept: the more, the less often the last ones came again.
     uint32_t patience, wait;
     char bytes[HSRV_MAX_AGAIN];
@@ -5425,6 +5448,8 @@ struct hsrv_loop {
     char *block;
     size_t block_size;
     size_t opening_len;                   // of the block with the lines behind it that announce plain_type and a length
+    size_t plain_len;                     // the length, whose digits and the head's end are there too; SIZE_MAX: none
+    size_t plain_head_len;                // of all that
     char plain_type[HSRV_MAX_PLAIN_TYPE]; // what answers were of last
     size_t plain_type_len;                // 0: nothing
     hsrv_counters counters;
@@ -6402,6 +6427,15 @@ static void hsrv_loop_make_block(hsrv_loop *loop) {
     out = hsrv_text_append(out, hsrv_text_view(loop->plain_type, loop->plain_type_len));
     out = HSRV_APPEND(out, "\r\nContent-Length: ");
     loop->opening_len = (size_t)(out - loop->block);
+    loop->plain_len = SIZE_MAX;
+}
+
+// Answers are mostly as long as the ones before.
+static void hsrv_loop_keep_length(hsrv_loop *loop, size_t len) {
+    char *out = hsrv_text_format_number(loop->block + loop->opening_len, len);
+    out = HSRV_APPEND(out, "\r\n\r\n");
+    loop->plain_len = len;
+    loop->plain_head_len = (size_t)(out - loop->block);
 }
 
 // Has a type, which is valid, announced by the block from now on. False if it is too long.
@@ -6491,7 +6525,11 @@ static void hsrv_loop_free_places(hsrv_loop *loop) {
 
 // What a request has read is about to be lost.
 static inline void hsrv_loop_forget_again(hsrv_loop *loop, const httpsrv_req *req) {
-    if (loop->again.req == req) loop->again.len = 0;
+    hsrv_again *again = &loop->again;
+    if (again->req != req) return;
+    again->req = NULL;
+    again->idle = false;
+    again->len = 0;
 }
 
 // The place of a request whose memory goes is free for another one.
@@ -6513,6 +6551,7 @@ static void hsrv_loop_free(hsrv_loop *loop) {
         loop->spare_requests = req->next;
         hsrv_loop_free_request(loop, req);
     }
+    if (loop->again.idle) hsrv_loop_free_request(loop, loop->again.req);
     hsrv_loop_free_places(loop);
     hsrv_router_regexes_free(&loop->srv->router, memory, loop->regexes);
     hsrv_memory_slab_free(&loop->conns);
@@ -6660,16 +6699,36 @@ static hsrv_conn *hsrv_loop_take_ready(hsrv_loop *loop) {
     return c;
 }
 
-// A request for a head to come; NULL when out of memory.
-static httpsrv_req *hsrv_loop_take_request(hsrv_loop *loop) {
-    const httpsrv_config *config = &loop->srv->config;
+// The spare request that was used last, or the one that is set aside if there is no other.
+static httpsrv_req *hsrv_loop_take_spare(hsrv_loop *loop) {
     httpsrv_req *req = loop->spare_requests;
     if (req) {
         loop->spare_requests = req->next;
         loop->num_spare--;
+    } else if (loop->again.idle) {
+        req = loop->again.req;
         hsrv_loop_forget_again(loop, req);
-        hsrv_parser_reset(&req->parser);
-        req->parser.max_body = -1; // a matter of the route
+    }
+    return req;
+}
+
+// What a request has read is about to be replaced by the next head.
+static void hsrv_loop_reset_request(httpsrv_req *req) {
+    hsrv_parser_reset(&req->parser);
+    req->parser.max_body = -1; // a matter of the route
+    req->raw = NULL;
+    req->raw_len = 0;
+    req->path = req->plain = hsrv_text_absent();
+    req->route = NULL;
+    req->num_params = 0;
+}
+
+// A request for a head to come; NULL when out of memory.
+static httpsrv_req *hsrv_loop_take_request(hsrv_loop *loop) {
+    const httpsrv_config *config = &loop->srv->config;
+    httpsrv_req *req = hsrv_loop_take_spare(loop);
+    if (req) {
+        hsrv_loop_reset_request(req);
         return req;
     }
     req = (httpsrv_req *)hsrv_memory_take(&loop->srv->memory, loop->request_size);
@@ -6771,27 +6830,23 @@ static void hsrv_loop_stop_waiting(hsrv_loop *loop, httpsrv_req *req) {
     if (!req->next) loop->waiting_last[n] = req->prev;
 }
 
-// The request that has read the head at the begin of the window before, if it is the same and the request is free. It is
-// at the point where its handler has been found.
+// The request that has read the head at the begin of the window before, if it is the same and the request is set aside. It
+// is at the point where its handler has been found.
 static inline httpsrv_req *hsrv_loop_take_again(hsrv_loop *loop) {
     hsrv_again *again = &loop->again;
-    httpsrv_req *req = loop->spare_requests;
-    if (again->len == 0 || req != again->req || loop->window_len < again->len) return NULL;
+    if (!again->idle || loop->window_len < again->len) return NULL;
     if (memcmp(loop->window, again->bytes, again->len) != 0) return NULL;
-    loop->spare_requests = req->next;
-    loop->num_spare--;
+    again->idle = false;
     again->patience = 0;
-    req->parser.phase = HTTPSRV_PHASE_DONE;
-    req->raw = again->bytes;
-    req->raw_len = again->len;
-    req->path = req->plain = req->head.path;
-    req->route = again->route;
-    req->num_params = again->num_params;
-    return req;
+    return again->req;
 }
 
 // The request's own resources are gone already, see hsrv_request_release.
 static void hsrv_loop_give_request(hsrv_loop *loop, httpsrv_req *req) {
+    if (req == loop->again.req) {
+        loop->again.idle = true;
+        return;
+    }
     if (loop->num_spare == HSRV_SPARE_REQUESTS || !req->place) {
         hsrv_loop_free_request(loop, req);
         return;
@@ -7216,6 +7271,24 @@ static void hsrv_request_drop_form(httpsrv_req *req) {
     memset(&req->form, 0, sizeof req->form);
 }
 
+// What handlers leave behind besides memory. [loop]
+static inline void hsrv_request_wipe(httpsrv_req *req) {
+    req->attached = NULL;
+    req->puts = NULL;
+    req->peer_text = hsrv_text_absent();
+    req->status_sent = 0;
+    req->bytes_sent = 0;
+    req->answered = HSRV_ANSWER_NONE;
+    req->answered_twice = false;
+    req->as_is = false;
+    memset(&req->answer, 0, sizeof req->answer);
+    req->answer.headers_end = &req->answer.headers;
+}
+
+static inline char *hsrv_request_first_memory(const hsrv_loop *loop, httpsrv_req *req) {
+    return (char *)req + loop->request_size - HTTPSRV_REQUEST_MEMORY;
+}
+
 // Frees what a request holds and makes it fit for the next head. [loop]
 static void hsrv_request_release(hsrv_loop *loop, httpsrv_req *req) {
     if (req->shared) hsrv_request_release_shared(req);
@@ -7227,28 +7300,24 @@ static void hsrv_request_release(hsrv_loop *loop, httpsrv_req *req) {
     if (req->arena.blocks) hsrv_memory_arena_free(&req->arena);
     if (req->body_buffer.ptr) hsrv_memory_buffer_free(req->arena.memory, &req->body_buffer);
     if (HSRV_CODES && req->inflater) hsrv_coding_free_inflater(req->inflater);
-    char *memory = (char *)req + loop->request_size - HTTPSRV_REQUEST_MEMORY;
+    char *memory = hsrv_request_first_memory(loop, req);
     hsrv_memory_arena_init(&req->arena, req->arena.memory, memory, HTTPSRV_REQUEST_MEMORY);
     req->conn = NULL;
     req->inline_conn = NULL;
-    req->route = NULL;
-    req->attached = NULL;
-    req->puts = NULL;
-    req->status_sent = 0;
-    req->bytes_sent = 0;
-    req->raw = NULL;
-    req->raw_len = 0;
-    req->body = req->peer_text = req->path = req->plain = hsrv_text_absent();
-    req->num_params = 0;
-    req->answered = HSRV_ANSWER_NONE;
-    req->answered_twice = false;
-    req->as_is = false;
+    req->body = hsrv_text_absent();
     req->inflater = NULL;
     req->leaves_buffer = false;
-    memset(&req->answer, 0, sizeof req->answer);
-    req->answer.headers_end = &req->answer.headers;
+    hsrv_request_wipe(req);
     if (req->trailers.fields) hsrv_request_drop_trailers(req);
     hsrv_loop_give_request(loop, req);
+}
+
+// Whether its head is kept, it was answered the short way, and its handler has taken nothing that hsrv_request_release would
+// have to give back: what is more than a few words comes out of the request's memory.
+static inline bool hsrv_request_is_light(const hsrv_loop *loop, httpsrv_req *req) {
+    if (!req->answer.plain || req != loop->again.req) return false;
+    if (req->arena.cur != hsrv_request_first_memory(loop, req) || req->arena.blocks) return false;
+    return !req->shared && !req->stream.used && !req->form_read && !req->dones && !req->answered_twice;
 }
 
 // Follows bytes that have moved from [old, old + len) to copy. Views of anything else stay.
@@ -7303,7 +7372,12 @@ static void hsrv_request_keep_again(httpsrv_req *req) {
     }
     const bool plain = req->plain.ptr == req->head.path.ptr && req->path.ptr == req->head.path.ptr;
     const bool whole = req->parser.phase == HTTPSRV_PHASE_DONE && !req->parser.resumed;
-    if (!plain || !whole || req->raw_len > HSRV_MAX_AGAIN) return;
+    if (!plain || !whole || req->raw_len > HSRV_MAX_AGAIN || (again->req && !again->idle)) return;
+    if (again->req) {
+        httpsrv_req *last = again->req;
+        hsrv_loop_forget_again(req->loop, last);
+        hsrv_loop_give_request(req->loop, last);
+    }
     again->patience = again->patience * 2 + 1 < 1024 ? again->patience * 2 + 1 : 1023;
     again->wait = again->patience;
     memcpy(again->bytes, req->raw, req->raw_len);
@@ -7311,8 +7385,6 @@ static void hsrv_request_keep_again(httpsrv_req *req) {
     req->raw = again->bytes;
     again->req = req;
     again->len = req->raw_len;
-    again->route = req->route;
-    again->num_params = req->num_params;
     again->simple = !req->srv->filters && req->route->num_media == 0;
 }
 
@@ -8458,14 +8530,12 @@ static size_t hsrv_emit_plain_size(const hsrv_loop *loop, httpsrv_str body) {
 // hsrv_emit_answer says.
 static void hsrv_emit_plain(hsrv_loop *loop, hsrv_conn *c, httpsrv_str body) {
     char *out = hsrv_conn_reserve(loop, c, hsrv_emit_plain_size(loop, body));
-    const char *begin = out;
-    memcpy(out, loop->block, loop->opening_len);
-    out = hsrv_text_format_number(out + loop->opening_len, body.len);
-    out = HSRV_APPEND(out, "\r\n\r\n");
-    if (body.len > 0) memcpy(out, body.ptr, body.len);
-    out += body.len;
-    loop->output_len = (size_t)(out - loop->output);
-    hsrv_emit_add(c, (size_t)(out - begin));
+    if (HSRV_UNLIKELY(body.len != loop->plain_len)) hsrv_loop_keep_length(loop, body.len);
+    const size_t head_len = loop->plain_head_len;
+    memcpy(out, loop->block, head_len);
+    if (body.len > 0) memcpy(out + head_len, body.ptr, body.len);
+    loop->output_len += head_len + body.len;
+    hsrv_emit_add(c, head_len + body.len);
     hsrv_emit_count(loop, c, 200);
 }
 
@@ -9001,6 +9071,7 @@ static bool hsrv_response_reply_plain(httpsrv_req *req, const char *type, httpsr
     if (!hsrv_emit_is_plain(loop, req) || !hsrv_response_keeps_type(loop, type)) return false;
     if (hsrv_emit_plain_size(loop, body) > HTTPSRV_WRITE_BUFFER) return false;
     hsrv_emit_plain(loop, c, body);
+    req->answer.plain = true;
     req->answered = HSRV_ANSWER_SENT;
     return true;
 }
@@ -9146,26 +9217,52 @@ static httpsrv_result hsrv_response_post(httpsrv *srv, httpsrv_token token, http
 
 #define HSRV_MAX_FORMATTED (1 << 20)
 
-// Most formatted bodies are short: a first try on the stack says how long this one is.
-static httpsrv_result hsrv_response_format(httpsrv_req *req, int status, const char *type, const char *format,
-                                           va_list args) {
-    char text[512];
+// A text by printf's rules: in `small` if it fits there, as most do, else in memory that is given back at once, so that a
+// stream of any length takes no more.
+typedef struct hsrv_printed {
+    httpsrv_str text; // ptr == NULL: see result
+    httpsrv_result result;
+    char *large; // owned, of text.len + 1 bytes; NULL without
+    char small[512];
+} hsrv_printed;
+
+// gcc sees the format where it has made a copy of this for one caller, but not that its result is looked at.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-truncation"
+#endif
+
+static void hsrv_response_print(httpsrv_req *req, hsrv_printed *out, const char *format, va_list args) {
     va_list again;
     va_copy(again, args);
-    const int len = vsnprintf(text, sizeof text, format, args);
-    httpsrv_result result = HTTPSRV_ARG;
-    if (len >= 0 && (size_t)len < sizeof text) {
-        result = hsrv_response_reply(req, status, type, hsrv_text_view(text, (size_t)len));
-    } else if (len >= 0 && len <= HSRV_MAX_FORMATTED) {
-        char *body = (char *)hsrv_memory_arena_take(&req->arena, (size_t)len + 1);
-        result = HTTPSRV_NOMEM;
-        if (body) {
-            vsnprintf(body, (size_t)len + 1, format, again);
-            result = hsrv_response_reply(req, status, type, hsrv_text_view(body, (size_t)len));
-        }
+    const int len = vsnprintf(out->small, sizeof out->small, format, args);
+    char *at = out->small;
+    out->large = NULL;
+    out->result = len >= 0 && len <= HSRV_MAX_FORMATTED ? HTTPSRV_OK : HTTPSRV_ARG;
+    if (out->result == HTTPSRV_OK && (size_t)len >= sizeof out->small) {
+        at = out->large = (char *)hsrv_memory_take(req->arena.memory, (size_t)len + 1);
+        if (at) vsnprintf(at, (size_t)len + 1, format, again);
+        if (!at) out->result = HTTPSRV_NOMEM;
     }
+    out->text = out->result == HTTPSRV_OK ? hsrv_text_view(at, (size_t)len) : hsrv_text_absent();
     va_end(again);
-    return result;
+}
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
+
+static void hsrv_response_unprint(httpsrv_req *req, hsrv_printed *printed) {
+    if (printed->large) hsrv_memory_give(req->arena.memory, printed->large, printed->text.len + 1);
+}
+
+static httpsrv_result hsrv_response_format(httpsrv_req *req, int status, const char *type, const char *format,
+                                           va_list args) {
+    hsrv_printed printed;
+    hsrv_response_print(req, &printed, format, args);
+    if (printed.result == HTTPSRV_OK) printed.result = hsrv_response_reply(req, status, type, printed.text);
+    hsrv_response_unprint(req, &printed);
+    return printed.result;
 }
 
 // ---- answers in pieces ----
@@ -9325,6 +9422,14 @@ static httpsrv_result hsrv_response_write(httpsrv_req *req, httpsrv_str bytes) {
     s->burst += bytes.len;
     if (req->inline_conn) s->written = true;
     return HTTPSRV_OK;
+}
+
+static httpsrv_result hsrv_response_write_format(httpsrv_req *req, const char *format, va_list args) {
+    hsrv_printed printed;
+    hsrv_response_print(req, &printed, format, args);
+    if (printed.result == HTTPSRV_OK) printed.result = hsrv_response_write(req, printed.text);
+    hsrv_response_unprint(req, &printed);
+    return printed.result;
 }
 
 static httpsrv_result hsrv_response_wait_drain(httpsrv_req *req) {
@@ -11882,10 +11987,23 @@ static void hsrv_dispatch_go_on(hsrv_loop *loop, hsrv_conn *c) {
     hsrv_dispatch_attend(loop, c);
 }
 
+// The same for a request that has nothing to be looked at: the connection stays, and so does what was read.
+static inline void hsrv_dispatch_answered_lightly(hsrv_loop *loop, hsrv_conn *c) {
+    httpsrv_req *req = c->req;
+    c->stamp = (uint32_t)loop->now;
+    c->discarded = 0;
+    c->state = HSRV_CONN_IDLE;
+    c->req = NULL;
+    hsrv_request_wipe(req);
+    loop->again.idle = true;
+}
+
 static void hsrv_dispatch_inline(hsrv_loop *loop, hsrv_conn *c) {
     httpsrv_req *req = c->req;
     hsrv_dispatch_call(c, req->handler, req->route->user);
-    if (HSRV_LIKELY(req->answered == HSRV_ANSWER_SENT))
+    if (HSRV_LIKELY(hsrv_request_is_light(loop, req)))
+        hsrv_dispatch_answered_lightly(loop, c);
+    else if (req->answered == HSRV_ANSWER_SENT)
         hsrv_dispatch_answered(loop, c);
     else
         hsrv_dispatch_go_on(loop, c);
@@ -14151,6 +14269,10 @@ HTTPSRV_API const char *httpsrv_result_text(httpsrv_result result) {
     return hsrv_log_result_text(result);
 }
 
+HTTPSRV_API int httpsrv_result_status(httpsrv_result result) {
+    return hsrv_log_result_status(result);
+}
+
 HTTPSRV_API const char *httpsrv_status_text(int status) {
     return hsrv_text_phrase(status).ptr;
 }
@@ -14244,6 +14366,11 @@ HTTPSRV_API httpsrv_str httpsrv_query(httpsrv_req *req, const char *name) {
     return name ? hsrv_request_query(req, hsrv_text_of(name)) : hsrv_text_absent();
 }
 
+HTTPSRV_API int64_t httpsrv_number(httpsrv_str text, int64_t max) {
+    const int64_t number = hsrv_text_parse_number(text);
+    return number <= max ? number : -1;
+}
+
 HTTPSRV_API void *httpsrv_alloc(httpsrv_req *req, size_t size) {
     hsrv_request_assert_held(req);
     return hsrv_memory_arena_take(&req->arena, size);
@@ -14326,6 +14453,15 @@ HTTPSRV_API httpsrv_result httpsrv_begin(httpsrv_req *req, int status, const cha
 HTTPSRV_API httpsrv_result httpsrv_write(httpsrv_req *req, httpsrv_str bytes) {
     hsrv_request_assert_held(req);
     return hsrv_response_write(req, bytes);
+}
+
+HTTPSRV_API httpsrv_result httpsrv_writef(httpsrv_req *req, const char *format, ...) {
+    hsrv_request_assert_held(req);
+    va_list args;
+    va_start(args, format);
+    const httpsrv_result result = hsrv_response_write_format(req, format, args);
+    va_end(args);
+    return result;
 }
 
 HTTPSRV_API httpsrv_result httpsrv_on_drain(httpsrv_req *req, httpsrv_handler fn, void *user) {

@@ -12,31 +12,14 @@
 
 #define HTTPSRV_IMPLEMENTATION
 #include "httpsrv.h"
+#include "serve.h"
 #include "assets_table.h"
-#include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 
-static httpsrv *server; // for the signal handler, which gets no argument
-
-static void stop(int signal_number) {
-    (void)signal_number;
-    httpsrv_stop(server);
-}
-
 int main(int argc, char **argv) {
-    server = httpsrv_new(&(httpsrv_config){.port = argc > 1 ? atoi(argv[1]) : 8080});
-    httpsrv_assets(server, "/", assets); // a route of one's own, such as "GET /api/time", goes before
-    if (httpsrv_listen(server) != HTTPSRV_OK) {
-        fprintf(stderr, "%s\n", httpsrv_error(server));
-        httpsrv_free(server);
-        return 1;
-    }
-    signal(SIGINT, stop);
-    signal(SIGTERM, stop);
-    printf("listening on http://localhost:%d/\n", httpsrv_port(server, 0));
-    fflush(stdout);
-    httpsrv_run(server);
-    httpsrv_free(server);
-    return 0;
+    httpsrv *srv = httpsrv_new(&(httpsrv_config){.port = argc > 1 ? atoi(argv[1]) : 8080});
+    httpsrv_assets(srv, "/", assets); // a route of one's own, such as "GET /api/time", goes before
+    int code = serve_as(srv, "localhost");
+    httpsrv_free(srv);
+    return code;
 }

@@ -11,8 +11,8 @@
 
 #define HTTPSRV_IMPLEMENTATION
 #include "httpsrv.h"
+#include "serve.h"
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -23,16 +23,11 @@ typedef struct alarm_entry {
     httpsrv_token token;
 } alarm_entry;
 
-static httpsrv *server; // for the signal handler, which gets no argument
+static httpsrv *server;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static alarm_entry *alarms; // under the lock
 static bool over;           // likewise
-
-static void stop(int signal_number) {
-    (void)signal_number;
-    httpsrv_stop(server);
-}
 
 static bool is_before(struct timespec a, struct timespec b) {
     return a.tv_sec != b.tv_sec ? a.tv_sec < b.tv_sec : a.tv_nsec < b.tv_nsec;
@@ -82,27 +77,17 @@ static void *run_clock(void *arg) {
     return NULL;
 }
 
-// At most a minute; -1 if it is no such number. Views are not terminated, so atoi would not do.
-static int parse_ms(httpsrv_str text) {
-    int ms = 0;
-    for (size_t i = 0; i < text.len; i++) {
-        if (text.ptr[i] < '0' || text.ptr[i] > '9' || ms > 60000) return -1;
-        ms = ms * 10 + (text.ptr[i] - '0');
-    }
-    return ms <= 60000 ? ms : -1;
-}
-
 static void answer_in(httpsrv_req *req, void *user) {
     (void)user;
-    int ms = parse_ms(httpsrv_param(req, "ms"));
+    long ms = (long)httpsrv_number(httpsrv_param(req, "ms"), 60000);
     alarm_entry *entry = ms >= 0 ? malloc(sizeof *entry) : NULL;
     if (!entry) {
         httpsrv_reply(req, 400, "text/plain", HTTPSRV_STR("milliseconds, please, at most 60000\n"));
         return;
     }
     clock_gettime(CLOCK_REALTIME, &entry->due);
-    entry->due.tv_sec += ms / 1000 + (entry->due.tv_nsec + ms % 1000 * 1000000L) / 1000000000L;
-    entry->due.tv_nsec = (entry->due.tv_nsec + ms % 1000 * 1000000L) % 1000000000L;
+    entry->due.tv_sec += ms / 1000 + (entry->due.tv_nsec + ms % 1000 * 1000000) / 1000000000L;
+    entry->due.tv_nsec = (entry->due.tv_nsec + ms % 1000 * 1000000) % 1000000000L;
     entry->token = httpsrv_defer(req);
     set_alarm(entry); // from here on the answer may come at any time, even before this handler has returned
 }
@@ -124,17 +109,9 @@ int main(int argc, char **argv) {
     pthread_t clock;
     server = httpsrv_new(&(httpsrv_config){.port = argc > 1 ? atoi(argv[1]) : 8080});
     httpsrv_on(server, "GET /in/:ms", answer_in, NULL);
-    if (httpsrv_listen(server) != HTTPSRV_OK || pthread_create(&clock, NULL, run_clock, NULL) != 0) {
-        fprintf(stderr, "%s\n", httpsrv_error(server));
-        httpsrv_free(server);
-        return 1;
-    }
-    signal(SIGINT, stop);
-    signal(SIGTERM, stop);
-    printf("listening on http://localhost:%d/\n", httpsrv_port(server, 0));
-    fflush(stdout);
-    httpsrv_run(server);
+    if (pthread_create(&clock, NULL, run_clock, NULL) != 0) return 1;
+    int code = serve_as(server, "localhost");
     end_clock(clock); // before the server goes that it answers to
     httpsrv_free(server);
-    return 0;
+    return code;
 }

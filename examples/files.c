@@ -9,22 +9,14 @@
 
 #define HTTPSRV_IMPLEMENTATION
 #include "httpsrv.h"
-#include <signal.h>
-#include <stdio.h>
+#include "serve.h"
 #include <stdlib.h>
-
-static httpsrv *server; // for the signal handler, which gets no argument
-
-static void stop(int signal_number) {
-    (void)signal_number;
-    httpsrv_stop(server);
-}
 
 int main(int argc, char **argv) {
     static const httpsrv_mime types[] = {
         {"c", "text/plain; charset=utf-8"}, {"h", "text/plain; charset=utf-8"}, {NULL, NULL}};
-    server = httpsrv_new(&(httpsrv_config){.port = argc > 2 ? atoi(argv[2]) : 8080});
-    httpsrv_files(server, "/",
+    httpsrv *srv = httpsrv_new(&(httpsrv_config){.port = argc > 2 ? atoi(argv[2]) : 8080});
+    httpsrv_files(srv, "/",
                   &(httpsrv_files_config){
                       .root = argc > 1 ? argv[1] : ".",
                       .list = true,                // where there is no index.html
@@ -34,17 +26,8 @@ int main(int argc, char **argv) {
                       .pool = "default",           // a slow disk holds up nobody else
                   });
     // Lists and pages must not be shown in frames of others, nor run what is not from here.
-    httpsrv_use(server, "/", httpsrv_security_headers, NULL);
-    if (httpsrv_listen(server) != HTTPSRV_OK) {
-        fprintf(stderr, "%s\n", httpsrv_error(server));
-        httpsrv_free(server);
-        return 1;
-    }
-    signal(SIGINT, stop);
-    signal(SIGTERM, stop);
-    printf("listening on http://localhost:%d/\n", httpsrv_port(server, 0));
-    fflush(stdout);
-    httpsrv_run(server);
-    httpsrv_free(server);
-    return 0;
+    httpsrv_use(srv, "/", httpsrv_security_headers, NULL);
+    int code = serve_as(srv, "localhost");
+    httpsrv_free(srv);
+    return code;
 }

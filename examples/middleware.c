@@ -11,7 +11,7 @@
 
 #define HTTPSRV_IMPLEMENTATION
 #include "httpsrv.h"
-#include <signal.h>
+#include "serve.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -23,13 +23,6 @@ static httpsrv_rate_config rate = {.per_second = 5, .burst = 10};
 // Passwords go over the wire as they are: for the world outside there has to be TLS in front.
 static const httpsrv_account accounts[] = {{"ada", "lovelace"}, {NULL, NULL}};
 static httpsrv_basic_auth_config auth = {.realm = "admin", .accounts = accounts};
-
-static httpsrv *server; // for the signal handler, which gets no argument
-
-static void stop(int signal_number) {
-    (void)signal_number;
-    httpsrv_stop(server);
-}
 
 // The last byte is out, or the client is lost. The request is gone by now, so the text was made before.
 static void write_log(const httpsrv_outcome *outcome, void *arg) {
@@ -70,28 +63,19 @@ static void show_time(httpsrv_req *req, void *user) {
 }
 
 int main(int argc, char **argv) {
-    server = httpsrv_new(&(httpsrv_config){.port = argc > 1 ? atoi(argv[1]) : 8080});
+    httpsrv *srv = httpsrv_new(&(httpsrv_config){.port = argc > 1 ? atoi(argv[1]) : 8080});
     // In this order, each for the paths beneath its prefix; the first that answers ends the walk. What comes before the log
     // in this list is not logged if it answers, so the log comes first, but for the id that it shows.
-    httpsrv_use(server, "/", httpsrv_request_id, NULL);
-    httpsrv_use(server, "/", keep_log, NULL);
-    httpsrv_use(server, "/", httpsrv_security_headers, NULL);
-    httpsrv_use(server, "/api", httpsrv_cors, &cors);
-    httpsrv_use(server, "/api", httpsrv_rate_limit, &rate);
-    httpsrv_use(server, "/admin", httpsrv_basic_auth, &auth);
-    httpsrv_on(server, "GET /", show_index, NULL);
-    httpsrv_on(server, "GET /admin", show_admin, NULL);
-    httpsrv_on(server, "GET /api/time", show_time, NULL);
-    if (httpsrv_listen(server) != HTTPSRV_OK) {
-        fprintf(stderr, "%s\n", httpsrv_error(server));
-        httpsrv_free(server);
-        return 1;
-    }
-    signal(SIGINT, stop);
-    signal(SIGTERM, stop);
-    printf("listening on http://localhost:%d/\n", httpsrv_port(server, 0));
-    fflush(stdout);
-    httpsrv_run(server);
-    httpsrv_free(server);
-    return 0;
+    httpsrv_use(srv, "/", httpsrv_request_id, NULL);
+    httpsrv_use(srv, "/", keep_log, NULL);
+    httpsrv_use(srv, "/", httpsrv_security_headers, NULL);
+    httpsrv_use(srv, "/api", httpsrv_cors, &cors);
+    httpsrv_use(srv, "/api", httpsrv_rate_limit, &rate);
+    httpsrv_use(srv, "/admin", httpsrv_basic_auth, &auth);
+    httpsrv_on(srv, "GET /", show_index, NULL);
+    httpsrv_on(srv, "GET /admin", show_admin, NULL);
+    httpsrv_on(srv, "GET /api/time", show_time, NULL);
+    int code = serve_as(srv, "localhost");
+    httpsrv_free(srv);
+    return code;
 }

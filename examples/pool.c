@@ -10,17 +10,9 @@
 
 #define HTTPSRV_IMPLEMENTATION
 #include "httpsrv.h"
-#include <signal.h>
-#include <stdio.h>
+#include "serve.h"
 #include <stdlib.h>
 #include <unistd.h>
-
-static httpsrv *server; // for the signal handler, which gets no argument
-
-static void stop(int signal_number) {
-    (void)signal_number;
-    httpsrv_stop(server); // what was begun is finished, then httpsrv_run returns
-}
 
 // No pool: runs on the reactor, between the other events. It must not block.
 static void fast(httpsrv_req *req, void *user) {
@@ -38,23 +30,14 @@ static void slow(httpsrv_req *req, void *user) {
 }
 
 int main(int argc, char **argv) {
-    server = httpsrv_new(&(httpsrv_config){
+    httpsrv *srv = httpsrv_new(&(httpsrv_config){
         .port = argc > 1 ? atoi(argv[1]) : 8080,
         .pools = {{.name = "slow", .threads = 4, .queue = 8}},
     });
-    httpsrv_on(server, "GET /fast", fast, NULL);
-    httpsrv_route(server, &(httpsrv_route_config){.pattern = "GET /slow", .handler = slow, .pool = "slow"});
+    httpsrv_on(srv, "GET /fast", fast, NULL);
+    httpsrv_route(srv, &(httpsrv_route_config){.pattern = "GET /slow", .handler = slow, .pool = "slow"});
 
-    if (httpsrv_listen(server) != HTTPSRV_OK) {
-        fprintf(stderr, "%s\n", httpsrv_error(server));
-        httpsrv_free(server);
-        return 1;
-    }
-    signal(SIGINT, stop);
-    signal(SIGTERM, stop);
-    printf("listening on http://localhost:%d/\n", httpsrv_port(server, 0));
-    fflush(stdout);
-    httpsrv_run(server);
-    httpsrv_free(server);
-    return 0;
+    int code = serve_as(srv, "localhost");
+    httpsrv_free(srv);
+    return code;
 }

@@ -14,6 +14,7 @@
 
 #define HTTPSRV_IMPLEMENTATION
 #include "httpsrv.h"
+#include "serve.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -123,15 +124,7 @@ int main(int argc, char **argv) {
     httpsrv_on(srv, "GET /big", big, NULL);
     httpsrv_route(srv, &(httpsrv_route_config){.pattern = "POST /notes", .handler = take_note, .max_body = 4096});
 
-    // None of the calls above was checked: the first error sticks and is told here.
-    if (httpsrv_listen(srv) != HTTPSRV_OK) {
-        fprintf(stderr, "%s\n", httpsrv_error(srv));
-        httpsrv_free(srv);
-        return 1;
-    }
-    printf("listening on http://localhost:%d/\n", httpsrv_port(srv, 0));
-    fflush(stdout);
-    httpsrv_run(srv);
+    int code = serve_as(srv, "localhost");
     httpsrv_free(srv);
-    return 0;
+    return code;
 }

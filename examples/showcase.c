@@ -15,10 +15,10 @@
 
 #define HTTPSRV_IMPLEMENTATION
 #include "httpsrv.h"
+#include "serve.h"
 #include <errno.h>
 #include <getopt.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,7 +47,7 @@ typedef struct options {
     bool quiet;
 } options;
 
-static httpsrv *server; // for the signal handler, which gets no argument
+static httpsrv *server;
 
 static struct {
     pthread_mutex_t lock;
@@ -180,17 +180,6 @@ static void fill_stream_block(void) {
         stream_block[i] = line[i % (sizeof line - 1)];
 }
 
-// The number in `text` if it is one of at most 18 digits, else -1.
-static int64_t parse_bytes(httpsrv_str text) {
-    int64_t n = 0;
-    if (text.len == 0 || text.len > 18) return -1;
-    for (size_t i = 0; i < text.len; i++) {
-        if (text.ptr[i] < '0' || text.ptr[i] > '9') return -1;
-        n = n * 10 + (text.ptr[i] - '0');
-    }
-    return n;
-}
-
 static void go_on_streaming(httpsrv_req *req, void *user) {
     (void)user;
     int64_t *left = httpsrv_attached(req);
@@ -204,7 +193,7 @@ static void go_on_streaming(httpsrv_req *req, void *user) {
 
 static void stream(httpsrv_req *req, void *user) {
     (void)user;
-    int64_t bytes = parse_bytes(httpsrv_param(req, "bytes")), *left = httpsrv_alloc(req, sizeof *left);
+    int64_t bytes = httpsrv_number(httpsrv_param(req, "bytes"), INT64_MAX), *left = httpsrv_alloc(req, sizeof *left);
     if (bytes < 0 || !left) {
         httpsrv_reply(req, 400, "text/plain", HTTPSRV_STR("a number of bytes, please\n"));
         return;
@@ -338,21 +327,9 @@ static void end_ticker(pthread_t thread) {
     pthread_join(thread, NULL);
 }
 
-// The milliseconds in `text`, -1 if it is not a number from 0 to MAX_SLEEP_MS.
-static int parse_ms(httpsrv_str text) {
-    int ms = 0;
-    if (text.len == 0) return -1;
-    for (size_t i = 0; i < text.len; i++) {
-        if (text.ptr[i] < '0' || text.ptr[i] > '9') return -1;
-        ms = ms * 10 + (text.ptr[i] - '0');
-        if (ms > MAX_SLEEP_MS) return -1;
-    }
-    return ms;
-}
-
 static void sleep_route(httpsrv_req *req, void *user) {
     (void)user;
-    int ms = parse_ms(httpsrv_param(req, "ms"));
+    int ms = (int)httpsrv_number(httpsrv_param(req, "ms"), MAX_SLEEP_MS);
     if (ms < 0) {
         httpsrv_reply(req, 400, "text/plain", HTTPSRV_STR("milliseconds from 0 to 10000, please\n"));
         return;
@@ -441,7 +418,7 @@ static void end_clock(pthread_t clock) {
 
 static void deferred(httpsrv_req *req, void *user) {
     (void)user;
-    int ms = parse_ms(httpsrv_param(req, "ms"));
+    int ms = (int)httpsrv_number(httpsrv_param(req, "ms"), MAX_SLEEP_MS);
     wait_entry *entry = ms >= 0 ? malloc(sizeof *entry) : NULL;
     if (!entry) {
         httpsrv_reply(req, 400, "text/plain", HTTPSRV_STR("milliseconds from 0 to 10000, please\n"));
@@ -576,11 +553,6 @@ static void raise_descriptor_limit(void) {
     setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-static void stop(int signal_number) {
-    (void)signal_number;
-    httpsrv_stop(server);
-}
-
 static void log_line(const httpsrv_log *record, void *user) {
     (void)user;
     if (record->level > HTTPSRV_LEVEL_INFO) return;
@@ -606,18 +578,11 @@ static httpsrv *make_server(const options *from) {
     });
 }
 
-static void print_url(const char *host, int port) {
+// As a URL has it.
+static void name_host(const char *host, char *out, size_t size) {
     bool any = !host || strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0;
     if (any) host = "localhost";
-    bool v6 = strchr(host, ':') != NULL;
-    printf("listening on http://%s%s%s:%d/\n", v6 ? "[" : "", host, v6 ? "]" : "", port);
-    fflush(stdout);
-}
-
-static void stop_on_signals(void) {
-    struct sigaction action = {.sa_handler = stop};
-    sigaction(SIGTERM, &action, NULL);
-    sigaction(SIGINT, &action, NULL);
+    snprintf(out, size, strchr(host, ':') ? "[%s]" : "%s", host);
 }
 
 // Whether a handler is still busy after the drain. httpsrv_free would wait for it, however long it takes.
@@ -635,6 +600,8 @@ static pthread_t start_thread(void *(*run)(void *)) {
 
 int main(int argc, char **argv) {
     options opt = parse_flags(argc, argv);
+    char host[64];
+    name_host(opt.host, host, sizeof host);
     raise_descriptor_limit();
     server = make_server(&opt);
     add_routes(server);
@@ -642,19 +609,11 @@ int main(int argc, char **argv) {
         httpsrv_files(server, "/files", &(httpsrv_files_config){.root = opt.root, .list = true, .precompressed = true});
     add_body_routes(server, opt.max_body == 0 ? HTTPSRV_ZERO : opt.max_body);
     fill_stream_block();
-    if (httpsrv_listen(server) != HTTPSRV_OK) {
-        fprintf(stderr, "showcase: %s\n", httpsrv_error(server));
-        httpsrv_free(server);
-        return 1;
-    }
     pthread_t clock = start_thread(run_clock), ticks = start_thread(run_ticker);
-    stop_on_signals();
-    print_url(opt.host, httpsrv_port(server, 0));
-    httpsrv_result result = httpsrv_run(server);
-    if (result != HTTPSRV_OK) fprintf(stderr, "showcase: %s\n", httpsrv_error(server));
+    int code = serve_as(server, host);
     end_ticker(ticks);
     end_clock(clock);
-    if (is_stuck(server)) _exit(result == HTTPSRV_OK ? 0 : 1);
+    if (is_stuck(server)) _exit(code);
     httpsrv_free(server);
-    return result == HTTPSRV_OK ? 0 : 1;
+    return code;
 }

@@ -7,31 +7,20 @@
 
 #define HTTPSRV_IMPLEMENTATION
 #include "httpsrv.h"
+#include "serve.h"
 #include <pthread.h>
-#include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
-static const char page[] = "<!doctype html>\n"
-                           "<meta charset=\"utf-8\">\n"
-                           "<meta name=\"viewport\" content=\"width=device-width\">\n"
-                           "<title>Clock</title>\n"
+static const char page[] = "<!doctype html><meta charset=\"utf-8\"><meta name=\"viewport\" "
+                           "content=\"width=device-width\"><title>Clock</title>\n"
                            "<h1 id=\"time\">...</h1>\n"
-                           "<script>\n"
-                           "new EventSource('/events').addEventListener('tick', function (event) {\n"
+                           "<script>new EventSource('/events').addEventListener('tick', event => {\n"
                            "  document.getElementById('time').textContent = event.data;\n"
-                           "});\n"
-                           "</script>\n";
+                           "});</script>\n";
 
-static httpsrv *server; // for the signal handler, which gets no argument
-static int over;        // ends the clock; atomic
-
-static void stop(int signal_number) {
-    (void)signal_number;
-    httpsrv_stop(server);
-}
+static int over; // ends the clock; atomic
 
 static void show_page(httpsrv_req *req, void *user) {
     (void)user;
@@ -45,39 +34,27 @@ static void listen_to_clock(httpsrv_req *req, void *user) {
 }
 
 // To everybody at once, whoever that is at the moment: those who leave need no goodbye.
-static void *run_clock(void *arg) {
-    (void)arg;
-    while (!__atomic_load_n(&over, __ATOMIC_RELAXED)) {
+static void *run_clock(void *srv) {
+    for (; !__atomic_load_n(&over, __ATOMIC_RELAXED); sleep(1)) {
         time_t now = time(NULL);
         struct tm utc;
-        char text[32], id[32];
-        httpsrv_event event = {.name = "tick", .retry_ms = 2000};
-        gmtime_r(&now, &utc);
-        event.data = (httpsrv_str){text, strftime(text, sizeof text, "%H:%M:%S", &utc)};
-        event.id = (httpsrv_str){id, (size_t)snprintf(id, sizeof id, "%lld", (long long)now)};
-        httpsrv_sse_publish(server, "clock", &event);
-        sleep(1);
+        char text[32];
+        size_t len = strftime(text, sizeof text, "%H:%M:%S", gmtime_r(&now, &utc));
+        httpsrv_event event = {.name = "tick", .id = {text, len}, .data = {text, len}, .retry_ms = 2000};
+        httpsrv_sse_publish(srv, "clock", &event);
     }
     return NULL;
 }
 
 int main(int argc, char **argv) {
     pthread_t clock;
-    server = httpsrv_new(&(httpsrv_config){.port = argc > 1 ? atoi(argv[1]) : 8080});
-    httpsrv_on(server, "GET /", show_page, NULL);
-    httpsrv_on(server, "GET /events", listen_to_clock, NULL);
-    if (httpsrv_listen(server) != HTTPSRV_OK || pthread_create(&clock, NULL, run_clock, NULL) != 0) {
-        fprintf(stderr, "%s\n", httpsrv_error(server));
-        httpsrv_free(server);
-        return 1;
-    }
-    signal(SIGINT, stop);
-    signal(SIGTERM, stop);
-    printf("listening on http://localhost:%d/\n", httpsrv_port(server, 0));
-    fflush(stdout);
-    httpsrv_run(server); // the drain ends the streams; browsers come again when the server does
+    httpsrv *srv = httpsrv_new(&(httpsrv_config){.port = argc > 1 ? atoi(argv[1]) : 8080});
+    httpsrv_on(srv, "GET /", show_page, NULL);
+    httpsrv_on(srv, "GET /events", listen_to_clock, NULL);
+    if (pthread_create(&clock, NULL, run_clock, srv) != 0) return 1;
+    int code = serve_as(srv, "localhost"); // the drain ends the streams; browsers come again when the server does
     __atomic_store_n(&over, 1, __ATOMIC_RELAXED);
     pthread_join(clock, NULL);
-    httpsrv_free(server);
-    return 0;
+    httpsrv_free(srv);
+    return code;
 }

@@ -8,36 +8,18 @@
 
 #define HTTPSRV_IMPLEMENTATION
 #include "httpsrv.h"
-#include <signal.h>
-#include <stdio.h>
+#include "serve.h"
 #include <stdlib.h>
 
-static httpsrv *server; // for the signal handler, which gets no argument
+enum { MOST = 1000000000 };
 
-static void stop(int signal_number) {
-    (void)signal_number;
-    httpsrv_stop(server);
-}
-
-typedef struct counter {
-    long next, last;
-} counter;
-
-static counter count_to(httpsrv_str text) {
-    char digits[10];
-    snprintf(digits, sizeof digits, "%.*s", HTTPSRV_FMT(text));
-    return (counter){1, atol(digits)};
-}
-
-// Called on the reactor as often as there is room. FULL: it will be called again. GONE: it will not.
+// Called on the reactor whenever there is room. FULL: it will be called again. GONE: it will not.
 static void go_on(httpsrv_req *req, void *user) {
-    counter *numbers = user;
+    const int64_t last = httpsrv_number(httpsrv_param(req, "last"), MOST);
+    int *next = user;
     httpsrv_result result = HTTPSRV_OK;
-    for (char line[32]; numbers->next <= numbers->last; numbers->next++) {
-        int len = snprintf(line, sizeof line, "%ld\n", numbers->next);
-        result = httpsrv_write(req, (httpsrv_str){line, (size_t)len});
-        if (result != HTTPSRV_OK) break;
-    }
+    while (*next <= last && (result = httpsrv_writef(req, "%d\n", *next)) == HTTPSRV_OK)
+        ++*next;
     if (result == HTTPSRV_OK) httpsrv_end(req);
     if (result == HTTPSRV_NOMEM) httpsrv_abort(req); // a client can tell that from the end
 }
@@ -45,25 +27,20 @@ static void go_on(httpsrv_req *req, void *user) {
 // Returns at once; the answer goes on without it, and what it has allocated lives until that ends.
 static void show_numbers(httpsrv_req *req, void *user) {
     (void)user;
-    counter *numbers = httpsrv_alloc(req, sizeof *numbers);
-    if (!numbers || httpsrv_begin(req, 200, "text/plain", -1) != HTTPSRV_OK) return;
-    *numbers = count_to(httpsrv_param(req, "last"));
-    httpsrv_on_drain(req, go_on, numbers);
+    int *next = httpsrv_alloc(req, sizeof *next);
+    if (!next || httpsrv_begin(req, 200, "text/plain", -1) != HTTPSRV_OK) return;
+    *next = 1;
+    httpsrv_on_drain(req, go_on, next);
 }
 
-// On a thread that may wait: until the client has taken most, then all that is written fits.
+// On a thread that may wait: until the client has taken most of what it was sent.
 static void work_numbers(httpsrv_req *req, void *user) {
     (void)user;
-    counter numbers = count_to(httpsrv_param(req, "last"));
+    const int64_t last = httpsrv_number(httpsrv_param(req, "last"), MOST);
     httpsrv_begin(req, 200, "text/plain", -1);
-    while (numbers.next <= numbers.last && httpsrv_wait_drain(req) == HTTPSRV_OK) {
-        char block[4096];
-        size_t len = 0;
-        while (numbers.next <= numbers.last && sizeof block - len > 32)
-            len += (size_t)snprintf(block + len, sizeof block - len, "%ld\n", numbers.next++);
-        if (httpsrv_write(req, (httpsrv_str){block, len}) != HTTPSRV_OK) break;
-    }
-    if (numbers.next > numbers.last) httpsrv_end(req); // without it the answer is broken off
+    for (int next = 1; next <= last; next++)
+        if (httpsrv_wait_drain(req) != HTTPSRV_OK || httpsrv_writef(req, "%d\n", next) != HTTPSRV_OK) return;
+    httpsrv_end(req); // without it the answer is broken off
 }
 
 static void begin_echo(httpsrv_req *req, void *user) {
@@ -81,22 +58,14 @@ static void echo_piece(httpsrv_req *req, httpsrv_str piece, bool last, void *use
 }
 
 int main(int argc, char **argv) {
-    server = httpsrv_new(&(httpsrv_config){.port = argc > 1 ? atoi(argv[1]) : 8080});
-    httpsrv_on(server, "GET /numbers/:last", show_numbers, NULL);
-    httpsrv_route(server,
-                  &(httpsrv_route_config){.pattern = "GET /worker/:last", .handler = work_numbers, .pool = "default"});
-    httpsrv_route(server, &(httpsrv_route_config){
-                              .pattern = "* /echo", .handler = begin_echo, .on_body = echo_piece, .max_body = -1});
-    if (httpsrv_listen(server) != HTTPSRV_OK) {
-        fprintf(stderr, "%s\n", httpsrv_error(server));
-        httpsrv_free(server);
-        return 1;
-    }
-    signal(SIGINT, stop);
-    signal(SIGTERM, stop);
-    printf("listening on http://localhost:%d/\n", httpsrv_port(server, 0));
-    fflush(stdout);
-    httpsrv_run(server);
-    httpsrv_free(server);
-    return 0;
+    const httpsrv_route_config worker = {.pattern = "GET /worker/:last", .handler = work_numbers, .pool = "default"};
+    const httpsrv_route_config echo = {
+        .pattern = "* /echo", .handler = begin_echo, .on_body = echo_piece, .max_body = -1};
+    httpsrv *srv = httpsrv_new(&(httpsrv_config){.port = argc > 1 ? atoi(argv[1]) : 8080});
+    httpsrv_on(srv, "GET /numbers/:last", show_numbers, NULL);
+    httpsrv_route(srv, &worker);
+    httpsrv_route(srv, &echo);
+    int code = serve_as(srv, "localhost");
+    httpsrv_free(srv);
+    return code;
 }

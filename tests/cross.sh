@@ -39,7 +39,7 @@ passes() {
 }
 
 ask_hello() {
-    printf 'GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' | "$client" "$port" | tr -d '\r'
+    printf 'GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' | "$client" wait "$port" | tr -d '\r'
 }
 
 answers_hello() {

@@ -43,8 +43,9 @@ run() {
 # start NUMBER PROGRAM: in the background
 start() {
     (
+        began=$(date +%s)
         run "$2" </dev/null >"$logs/$1" 2>&1
-        echo $? >"$logs/$1.code"
+        echo $? $(($(date +%s) - began)) >"$logs/$1.code"
     ) &
     eval "pid_$1=$!"
 }
@@ -53,7 +54,8 @@ start() {
 report() {
     program=$2 out=$logs/$1
     eval "wait \$pid_$1"
-    code=$(cat "$out.code" 2>/dev/null || echo 2)
+    code=2 seconds=0
+    [ ! -f "$out.code" ] || read -r code seconds <"$out.code"
     last=$(tail -n 1 "$out")
     note=
     if ! parse "$last"; then
@@ -73,7 +75,7 @@ report() {
     else
         grep -A 1 '^SKIP ' "$out" | sed 's/^/    /'
         [ -z "$TEST_ARGS" ] || sed 's/^/    /' "$out"
-        printf '%-24s %s\n' "$name" "$last"
+        printf '%-24s %s (%d s)\n' "$name" "$last" "$seconds"
     fi
 }
 

@@ -710,7 +710,7 @@ static void keep_the_next(void) {
 
 static bool is_kept(const char *head, size_t len) {
     const hsrv_again *again = &loop->again;
-    return again->len == len && again->req == loop->spare_requests && memcmp(again->bytes, head, len) == 0;
+    return again->len == len && again->idle && memcmp(again->bytes, head, len) == 0;
 }
 
 // Asks with a head that is kept: no parser may touch the request.
@@ -900,6 +900,145 @@ TEST(whose_head_it_is) {
     stop_turning();
 }
 
+// ---- what a handler leaves behind is not there for the next one ----
+
+static const char trace_key;
+
+static void leave_nothing(httpsrv_req *req) {
+    (void)req;
+}
+
+static void leave_attached(httpsrv_req *req) {
+    httpsrv_attach(req, &loop);
+}
+
+static void leave_put(httpsrv_req *req) {
+    CHECK_INT(httpsrv_put(req, &trace_key, &loop), HTTPSRV_OK);
+}
+
+static void leave_some_memory(httpsrv_req *req) {
+    CHECK(httpsrv_alloc(req, 16) != NULL);
+}
+
+// So much that the request's own memory is left as it is.
+static void leave_much_memory(httpsrv_req *req) {
+    CHECK(httpsrv_alloc(req, 3 * HTTPSRV_REQUEST_MEMORY) != NULL);
+}
+
+static void leave_peer(httpsrv_req *req) {
+    CHECK(httpsrv_peer(req).len > 0);
+}
+
+static void leave_outcome(httpsrv_req *req) {
+    CHECK_INT(httpsrv_on_done(req, on_outcome, NULL), HTTPSRV_OK);
+    COUNT(outcomes);
+}
+
+static void leave_form(httpsrv_req *req) {
+    CHECK(httpsrv_form_field(req, "name").ptr == NULL);
+}
+
+static void leave_field(httpsrv_req *req) {
+    CHECK_INT(httpsrv_set(req, "X-Trace", HTTPSRV_STR("left")), HTTPSRV_OK);
+}
+
+static void leave_close(httpsrv_req *req) {
+    CHECK_INT(httpsrv_set(req, "Connection", HTTPSRV_STR("close")), HTTPSRV_OK);
+}
+
+static void leave_refused_answer(httpsrv_req *req) {
+    CHECK_INT(httpsrv_reply(req, 99, "text/plain", HTTPSRV_STR("refused")), HTTPSRV_ARG);
+}
+
+static void leave_missing_file(httpsrv_req *req) {
+    CHECK_INT(httpsrv_reply_file(req, "/no/such/file", NULL), HTTPSRV_SYS);
+}
+
+static void leave_answer(httpsrv_req *req) {
+    CHECK_INT(httpsrv_reply(req, 201, "text/plain", HTTPSRV_STR("early")), HTTPSRV_OK);
+}
+
+static void leave_deferred(httpsrv_req *req) {
+    CHECK(httpsrv_defer(req).id != 0);
+}
+
+static const struct trace {
+    const char *name;
+    void (*leave)(httpsrv_req *req);
+    bool changes; // the answer
+    bool silent;  // there is none
+} traces[] = {
+    {"nothing", leave_nothing, false, false},
+    {"no answer", leave_nothing, true, true},
+    {"attached", leave_attached, false, false},
+    {"put", leave_put, false, false},
+    {"some memory", leave_some_memory, false, false},
+    {"much memory", leave_much_memory, false, false},
+    {"peer", leave_peer, false, false},
+    {"outcome", leave_outcome, false, false},
+    {"form", leave_form, false, false},
+    {"field", leave_field, true, false},
+    {"close", leave_close, true, false},
+    {"refused answer", leave_refused_answer, false, false},
+    {"missing file", leave_missing_file, false, false},
+    {"answer", leave_answer, true, false},
+    {"deferred", leave_deferred, false, false},
+};
+
+static const struct trace *trace; // what the next handler leaves
+
+static void on_trace(httpsrv_req *req, void *user) {
+    (void)user;
+    CHECK(httpsrv_attached(req) == NULL && httpsrv_get(req, &trace_key) == NULL);
+    CHECK_INT(req->status_sent, 0);
+    CHECK_INT(req->bytes_sent, 0);
+    CHECK(!req->dones && !req->form_read && !req->peer_text.ptr && !req->as_is && !req->answered_twice);
+    CHECK(!req->arena.blocks && req->arena.end - req->arena.cur == HTTPSRV_REQUEST_MEMORY);
+    CHECK(!req->answer.status && !req->answer.headers && !req->answer.close && !req->answer.plain);
+    trace->leave(req);
+    if (!trace->silent) httpsrv_reply(req, 200, "text/plain", HTTPSRV_STR("as ever"));
+}
+
+#define TRACE_HEAD "GET /trace" HOST "\r\n"
+
+static void exchange_traced(struct client *c, const struct trace *leaves) {
+    trace = leaves;
+    exchange(c, TRACE_HEAD);
+    if (leaves->silent) CHECK_INT(c->status, 500);
+    if (!leaves->changes) {
+        CHECK_INT(c->status, 200);
+        CHECK_MEM(c->body, c->body_len, "as ever", 7);
+        CHECK_INT(c->num_fields, 4);
+    }
+    if (!c->close) return;
+    hang_up(c);
+    *c = dial(s.port);
+}
+
+TEST(traces_of_handlers) {
+    unfiltered = true;
+    turn_with((httpsrv_config){0}, "GET /trace", on_trace);
+    struct client c = dial(s.port);
+    for (size_t i = 0; i < ROWS(traces); i++) {
+        NOTE("%s", traces[i].name);
+        keep_the_next();
+        exchange_traced(&c, &traces[0]);
+        exchange_traced(&c, &traces[0]);
+        const size_t memory = metrics(&s).memory;
+        for (int round = 0; round < 3; round++) {
+            exchange_traced(&c, &traces[i]);
+            CHECK(is_kept(TRACE_HEAD, strlen(TRACE_HEAD)));
+            keep_the_next();
+            exchange_traced(&c, &traces[0]);
+            exchange_traced(&c, &traces[0]);
+        }
+        CHECK_INT(metrics(&s).memory, memory);
+        CHECK_INT(outcomes_told, outcomes);
+    }
+    hang_up(&c);
+    stop_turning();
+}
+
 #define HELD_HEAD "GET /held" HOST "X: held\r\n\r\n"
 #define HELD      6
 
@@ -974,6 +1113,30 @@ TEST(clients_of_kept_heads_leave) {
         check_peer(&c, "127.0.0.1");
         hang_up(&c);
     }
+    stop_turning();
+}
+
+// Requests that go to a pool take others, so that what is kept stays.
+TEST(jobs_do_not_take_what_is_kept) {
+    turn_with((httpsrv_config){0}, "GET /held", on_held);
+    struct client held = hold_one(0), c = dial(s.port);
+    for (int i = 0; i < 2; i++) { // the second one finds a spare one
+        keep_the_next();
+        exchange(&c, SAME_HEAD);
+        exchange_kept(&c, SAME_HEAD);
+        CHECK_INT(httpsrv_post(s.srv, token_of(i), on_tell_later, NULL), HTTPSRV_OK);
+        turn_until_answered(&held, false);
+        CHECK(is_kept(SAME_HEAD, strlen(SAME_HEAD)));
+        loop->again.wait = 1; // not this one
+        SEND(&held, HELD_HEAD);
+        TURN_UNTIL(&s, s.arrived == i + 2);
+        CHECK(is_kept(SAME_HEAD, strlen(SAME_HEAD)));
+        exchange_kept(&c, SAME_HEAD);
+    }
+    CHECK_INT(httpsrv_post(s.srv, token_of(2), on_tell_later, NULL), HTTPSRV_OK);
+    turn_until_answered(&held, false);
+    hang_up(&held);
+    hang_up(&c);
     stop_turning();
 }
 

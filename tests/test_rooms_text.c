@@ -127,6 +127,43 @@ TEST(numbers_are_digits_that_fit) {
     }
 }
 
+TEST(numbers_have_a_bound) {
+    static const struct {
+        const char *text; // NULL: absent
+        int64_t max, value;
+    } table[] = {{NULL, 10, -1},
+                 {"", 10, -1},
+                 {"0", 10, 0},
+                 {"0010", 10, 10},
+                 {"10", 10, 10},
+                 {"11", 10, -1},
+                 {"+1", 10, -1},
+                 {"-1", 10, -1},
+                 {"-0", 10, -1},
+                 {" 1", 10, -1},
+                 {"1 ", 10, -1},
+                 {"1e1", 10, -1},
+                 {"ten", 10, -1},
+                 {"0", 0, 0},
+                 {"1", 0, -1},
+                 {"0", -1, -1},
+                 {"0", INT64_MIN, -1},
+                 {"x", INT64_MIN, -1},
+                 {"9223372036854775806", INT64_MAX, INT64_MAX - 1},
+                 {"9223372036854775807", INT64_MAX, INT64_MAX},
+                 {"9223372036854775807", INT64_MAX - 1, -1},
+                 {"9223372036854775808", INT64_MAX, -1},
+                 {"1000000000000000000000000000000000000000", INT64_MAX, -1}};
+    char *end = fence_end();
+    for (size_t i = 0; i < LENGTH(table); i++) {
+        const char *digits = table[i].text;
+        NOTE("\"%s\" up to %" PRId64, digits ? digits : "(absent)", table[i].max);
+        const httpsrv_str view = digits ? fenced(end, digits, strlen(digits)) : hsrv_text_absent();
+        CHECK_INT(httpsrv_number(view, table[i].max), table[i].value);
+    }
+    CHECK_INT(httpsrv_number((httpsrv_str){"123", 2}, 100), 12); // not terminated
+}
+
 static void check_format(uint64_t n) {
     char expected[32], out[32];
     snprintf(expected, sizeof expected, "%" PRIu64, n);
@@ -553,4 +590,19 @@ TEST(phrases_are_those_of_the_registry) {
         known += strcmp(phrase.ptr, "Unknown") != 0;
     }
     CHECK_INT(known, 62);
+}
+
+// ---- results ----
+
+TEST(results_have_a_status) {
+    static const struct {
+        httpsrv_result result;
+        int status;
+    } table[] = {{HTTPSRV_OK, 200},    {HTTPSRV_SYNTAX, 400},       {HTTPSRV_TOOBIG, 413}, {HTTPSRV_UNSUPPORTED, 415},
+                 {HTTPSRV_ARG, 500},   {HTTPSRV_SYS, 500},          {HTTPSRV_STATE, 500},  {HTTPSRV_GONE, 500},
+                 {HTTPSRV_ROUTE, 500}, {(httpsrv_result)-100, 500}, {HTTPSRV_NOMEM, 503},  {HTTPSRV_FULL, 503}};
+    for (size_t i = 0; i < LENGTH(table); i++) {
+        NOTE("%s", httpsrv_result_text(table[i].result));
+        CHECK_INT(httpsrv_result_status(table[i].result), table[i].status);
+    }
 }

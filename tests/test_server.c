@@ -828,12 +828,22 @@ static void on_format(httpsrv_req *req, void *user) {
     (void)user;
     memcpy(text, blob, n);
     text[n] = 0;
+    const size_t before = LOAD(s.bytes);
+    CHECK_INT(httpsrv_replyf(req, 600, NULL, "%s", text), HTTPSRV_ARG);
+    CHECK_INT(httpsrv_replyf(req, 200, NULL, "%s%*s", text, (1 << 20) + 1 - (int)n, ""), HTTPSRV_ARG);
+    CHECK_INT(LOAD(s.bytes), before);
+    if (n > 511) {
+        STORE(s.asked, 0);
+        STORE(s.failing_at, 1);
+        CHECK_INT(httpsrv_replyf(req, 200, NULL, "%s", text), HTTPSRV_NOMEM);
+        STORE(s.failing_at, 0);
+    }
     CHECK_INT(httpsrv_replyf(req, 200, NULL, "%s", text), HTTPSRV_OK);
     free(text);
 }
 
 TEST(replyf_of_many_sizes) {
-    static const int sizes[] = {0, 1, 1000, 2047, 2048, 2049, 70000, 1 << 20};
+    static const int sizes[] = {0, 1, 511, 512, 513, 1000, 2047, 2048, 2049, 70000, 1 << 20};
     prepare(&s, DEFAULTS);
     httpsrv_on(s.srv, "GET /:n", on_format, NULL);
     go(&s);

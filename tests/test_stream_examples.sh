@@ -130,7 +130,7 @@ test_upload() {
     check 'upload: an empty file' uploads "$scratch/nothing"
     make_form "$scratch/small" >"$scratch/form"
     check 'upload: no file is left' rmdir "$scratch/spool"
-    check 'upload: no place for the file' has_lines 503 'system call failed' 1.1 POST /upload "$scratch/form" "$form"
+    check 'upload: no place for the file' has_lines 500 'system call failed' 1.1 POST /upload "$scratch/form" "$form"
     mkdir "$scratch/spool"
     check 'upload: a file again' uploads "$scratch/small"
     printf 'note=a+b%%26&other=%%C3%%BC' >"$scratch/text"

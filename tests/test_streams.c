@@ -1,4 +1,4 @@
-// Answers in pieces: httpsrv_begin, httpsrv_write, httpsrv_on_drain, httpsrv_wait_drain, httpsrv_add_trailer, httpsrv_end,
+// Answers in pieces: httpsrv_begin, httpsrv_write, httpsrv_writef, httpsrv_on_drain, httpsrv_wait_drain, httpsrv_add_trailer, httpsrv_end,
 // httpsrv_abort and httpsrv_inform, from wherever a handler can run. Also built with ThreadSanitizer.
 
 #define HTTPSRV_IMPLEMENTATION
@@ -6,6 +6,7 @@
 
 #include "server.h"
 #include <pthread.h>
+#include <wchar.h>
 
 #define MEGABYTE 1048576u
 #define MOST     256              // streams that a test tells apart by number
@@ -48,6 +49,7 @@ struct stream {
 static struct stream streams[MOST];
 static int numbers; // of streams that have been ordered
 static int nulls;   // calls of posted handlers without a request
+static int printed; // whether write_blob goes by httpsrv_writef
 
 // ---- a server, run in one of the ways ----
 
@@ -128,7 +130,8 @@ static httpsrv_result write_blob(httpsrv_req *req, size_t at, size_t len) {
     CHECK(copy != NULL);
     memcpy(copy, blob + from, head);
     memcpy(copy + head, blob, len - head);
-    const httpsrv_result result = httpsrv_write(req, (httpsrv_str){copy, len});
+    const httpsrv_result result =
+        LOAD(printed) ? httpsrv_writef(req, "%.*s", (int)len, copy) : httpsrv_write(req, (httpsrv_str){copy, len});
     memset(copy, '?', len);
     free(copy);
     return result;
@@ -1549,8 +1552,11 @@ static size_t asked, refused; // allocations since the plan was made, and those 
 static size_t nth;            // the first that is refused, from 1; 0: none
 static int lasting;           // and so are all after it
 
+static _Thread_local bool starved; // nothing for this thread
+
 static void *failing_realloc(void *user, void *ptr, size_t old_size, size_t new_size) {
     const size_t first = LOAD(nth);
+    if (new_size > 0 && starved) return NULL;
     if (new_size > 0 && first > 0) {
         const size_t number = __atomic_add_fetch(&asked, 1, __ATOMIC_ACQ_REL);
         if (number == first || (number > first && LOAD(lasting))) {
@@ -1654,4 +1660,109 @@ TEST_EACH_WAY(allocations_that_fail) {
         } while (LOAD(refused) > 0 && number++ < ROUNDS(200));
         CHECK_CMP(number, >, 1);
     }
+}
+
+// ---- by printf's rules ----
+
+TEST_EACH_WAY(sizes_of_printed_writes) {
+    static const size_t steps[] = {1, 511, 512, 513, 65536, MEGABYTE};
+    begin_streams(&(httpsrv_config){.write_mark = {.high = 1000, .low = 100}});
+    STORE(printed, 1);
+    for (size_t i = 0; i < ROWS(steps); i++) {
+        check_size(&(struct order){2 * steps[i], steps[i], false, 0});
+        check_size(&(struct order){2 * steps[i], steps[i], true, steps[i]});
+    }
+    STORE(printed, 0);
+    end_play();
+}
+
+TEST_EACH_PLACE(printed_writes_of_a_full_queue) {
+    begin_streams(&(httpsrv_config){.write_mark = {.high = 1000, .low = 100}});
+    STORE(printed, 1);
+    struct client c = dial_narrow();
+    order_stream(&c, "1.1", &(struct order){ENDLESS, 70000, false, 0});
+    wait_until_full(&streams[0]);
+    widen(&c);
+    CHECK_WHOLE(&c, 200, ENDLESS);
+    hang_up(&c);
+    STORE(printed, 0);
+    end_play();
+}
+
+enum { PRINTED = 600 }; // bytes, more than are printed without memory of their own
+
+static httpsrv_result print_blanks(httpsrv_req *req, size_t n) {
+    return httpsrv_writef(req, "%*s", (int)n, "");
+}
+
+static void print_too_early(httpsrv_req *req, void *user) {
+    (void)user;
+    CHECK_INT(httpsrv_writef(req, "%d", 7), HTTPSRV_STATE);
+    CHECK_INT(print_blanks(req, PRINTED), HTTPSRV_STATE);
+    CHECK_INT(httpsrv_begin(req, 200, NULL, number_param(req, "n") ? PRINTED + 2 : -1), HTTPSRV_OK);
+}
+
+// What is refused leaves nothing behind: the body is as declared, if it is not exceeded in the end.
+static void print_anyway(httpsrv_req *req, void *user) {
+    const size_t excess = number_param(req, "n");
+    (void)user;
+    CHECK_INT(httpsrv_writef(req, "%s", ""), HTTPSRV_OK); // no chunk: that would be the last
+    CHECK_INT(print_blanks(req, MEGABYTE + 1), HTTPSRV_ARG);
+    CHECK_INT(httpsrv_writef(req, "%lc", (wint_t)0x20ac), HTTPSRV_ARG); // not in the C locale
+    starved = true;
+    CHECK_INT(print_blanks(req, PRINTED), HTTPSRV_NOMEM);
+    CHECK_INT(print_blanks(req, MEGABYTE), HTTPSRV_NOMEM);
+    starved = false;
+    CHECK_INT(httpsrv_writef(req, "%d%c", 4, '2'), HTTPSRV_OK);
+    if (excess < 2) CHECK_INT(print_blanks(req, PRINTED), HTTPSRV_OK);
+    if (excess == 0) CHECK_INT(httpsrv_end(req), HTTPSRV_OK);
+    if (excess > 0) CHECK_INT(print_blanks(req, excess == 1 ? 1 : PRINTED + 1), HTTPSRV_TOOBIG);
+    CHECK_INT(httpsrv_writef(req, "%d", 7), HTTPSRV_STATE);
+    CHECK_INT(print_blanks(req, PRINTED), HTTPSRV_STATE);
+}
+
+TEST_EACH_WAY(printed_writes_that_are_refused) {
+    static const struct play play = {print_too_early, print_anyway};
+    char expected[PRINTED + 3];
+    snprintf(expected, sizeof expected, "42%*s", PRINTED, "");
+    begin_play(&(httpsrv_config){.allocator = {failing_realloc, &s}}, &play);
+    struct client c = dial(s.port);
+    GET(&c, "/play/0");
+    EXPECT(&c, 200, expected);
+    check_hello(&c);
+    for (int excess = 1; excess <= 2; excess++) {
+        NOTE("%s, case %d", way->name, excess);
+        SENDF(&c, "GET /play/%d HTTP/1.1\r\nHost: a\r\n\r\n", excess);
+        CHECK_CMP(net_until_end(&c), <=, 1000); // nothing of the excess
+        hang_up(&c);
+        c = dial(s.port);
+    }
+    hang_up(&c);
+    end_play();
+    CHECK_INT(s.last.items[HTTPSRV_LOG_BROKEN_OFF], 2);
+}
+
+// Of a body that stays behind nothing is kept, so that the server takes no more than it did. On the reactor the first write
+// is all that a call-back may have.
+static void print_in_vain(httpsrv_req *req, void *user) {
+    (void)user;
+    CHECK_INT(httpsrv_begin(req, 200, NULL, -1), HTTPSRV_OK);
+    const size_t before = LOAD(s.bytes);
+    CHECK_INT(print_blanks(req, MEGABYTE), HTTPSRV_OK);
+    for (int i = 0; i < 8; i++)
+        CHECK_INT(print_blanks(req, MEGABYTE), way->place == WORKER ? HTTPSRV_OK : HTTPSRV_FULL);
+    CHECK_CMP(LOAD(s.bytes), <, before + MEGABYTE);
+    CHECK_INT(httpsrv_end(req), HTTPSRV_OK);
+}
+
+TEST_EACH_PLACE(memory_of_printed_writes_is_given_back) {
+    static const struct play play = {NULL, print_in_vain};
+    begin_play(&(httpsrv_config){0}, &play);
+    struct client c = dial(s.port);
+    SEND(&c, "HEAD /play/0 HTTP/1.1\r\nHost: a\r\n\r\n");
+    REPLY_HEAD(&c);
+    CHECK_INT(c.status, 200);
+    check_hello(&c);
+    hang_up(&c);
+    end_play();
 }

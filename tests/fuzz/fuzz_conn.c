@@ -157,7 +157,7 @@ static void conn_on_twice(httpsrv_req *req, void *user) {
 
 static size_t conn_used(void) {
     const hsrv_loop *loop = conn_world.loop;
-    return conn_world.srv->memory.used - loop->num_spare * loop->request_size;
+    return conn_world.srv->memory.used - (loop->num_spare + loop->again.idle) * loop->request_size;
 }
 
 static void conn_turn(void) {

@@ -1,9 +1,11 @@
 // A client for test scripts. `client PORT` sends what it reads from its standard input to 127.0.0.1 and
-// prints all that comes back until the server closes. `client free` prints a port that is free. It waits for
-// a server that is about to start, and gives up after 30 seconds.
+// prints all that comes back until the server closes. `client wait PORT` waits for a server that is about to
+// start; without that a port where nobody listens is left alone, which may soon be somebody else's. `client free`
+// prints a port that is free. It gives up after 30 seconds.
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,12 +35,13 @@ static int print_free_port(void) {
     return 0;
 }
 
-static int connect_to(int port) {
+static int connect_to(int port, bool waits) {
     struct sockaddr_in address = loopback(port);
     for (;;) {
         int fd = socket(AF_INET, SOCK_STREAM, 0);
         if (fd < 0) die("socket");
         if (connect(fd, (struct sockaddr *)&address, sizeof address) == 0) return fd;
+        if (!waits) die("connect");
         close(fd);
         nanosleep(&(struct timespec){0, 20000000}, NULL);
     }
@@ -66,10 +69,11 @@ static int print_answer(int fd) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 2) return 2;
+    bool waits = argc == 3 && strcmp(argv[1], "wait") == 0;
+    if (argc != 2 && !waits) return 2;
     if (strcmp(argv[1], "free") == 0) return print_free_port();
     alarm(GIVE_UP_SECONDS);
-    int fd = connect_to(atoi(argv[1]));
+    int fd = connect_to(atoi(argv[argc - 1]), waits);
     send_input(fd);
     return print_answer(fd);
 }

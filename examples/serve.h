@@ -1,0 +1,28 @@
+// What the examples' main functions have in common, which a library had better not do: to take the process's signals, and
+// to print. Include it behind httpsrv.h.
+
+#include <signal.h>
+#include <stdio.h>
+
+static httpsrv *serve_server; // for the signal handler, which gets no argument
+
+static void serve_stop(int signal_number) {
+    (void)signal_number;
+    httpsrv_stop(serve_server); // what was begun is finished, then httpsrv_run returns; at a second signal it is cut
+}
+
+// Serves until SIGINT or SIGTERM, and says under which name it can be reached. Returns what main returns.
+static int serve_as(httpsrv *srv, const char *host) {
+    httpsrv_result result = httpsrv_listen(srv); // the first error of all calls before sticks, and is told here
+    if (result == HTTPSRV_OK) {
+        serve_server = srv;
+        signal(SIGINT, serve_stop);
+        signal(SIGTERM, serve_stop);
+        printf("listening on http://%s:%d/\n", host, httpsrv_port(srv, 0));
+        fflush(stdout);
+        result = httpsrv_run(srv);
+        serve_server = NULL; // from here on a signal changes nothing
+    }
+    if (result != HTTPSRV_OK) fprintf(stderr, "%s\n", httpsrv_error(srv));
+    return result == HTTPSRV_OK ? 0 : 1;
+}
