@@ -1214,6 +1214,7 @@ HTTPSRV_API bool httpsrv_parse_done(const httpsrv_parser *parser);
 #define HSRV_LIKELY(x)   __builtin_expect(!!(x), 1)
 #define HSRV_UNLIKELY(x) __builtin_expect(!!(x), 0)
 #define HSRV_FALLTHROUGH __attribute__((fallthrough))
+#define HSRV_RARE        __attribute__((noinline, cold)) // keeps what is rare out of what is often
 
 // The seam: nothing else in this file talks to the kernel. A test that defines HTTPSRV_SEAM as the name of a file, which is
 // included behind these functions, replaces any of them by a function and a macro of the same name, to fail calls on
@@ -5447,11 +5448,11 @@ struct hsrv_loop {
     size_t status_line_len, server_line_len; // of its first two lines
     char *block;
     size_t block_size;
-    size_t opening_len;                   // of the block with the lines behind it that announce plain_type and a length
-    size_t plain_len;                     // the length, whose digits and the head's end are there too; SIZE_MAX: none
-    size_t plain_head_len;                // of all that
-    char plain_type[HSRV_MAX_PLAIN_TYPE]; // what answers were of last
-    size_t plain_type_len;                // 0: nothing
+    size_t opening_len;    // of the block with the lines behind it that announce plain_type and a length
+    size_t plain_len;      // the length, whose digits and the head's end are there too; SIZE_MAX: none
+    size_t plain_head_len; // of all that
+    char plain_type[HSRV_MAX_PLAIN_TYPE + 1]; // what answers were of last
+    size_t plain_type_len;                    // 0: nothing
     hsrv_counters counters;
     pthread_t thread;
     bool has_thread;
@@ -6431,7 +6432,7 @@ static void hsrv_loop_make_block(hsrv_loop *loop) {
 }
 
 // Answers are mostly as long as the ones before.
-static void hsrv_loop_keep_length(hsrv_loop *loop, size_t len) {
+static HSRV_RARE void hsrv_loop_keep_length(hsrv_loop *loop, size_t len) {
     char *out = hsrv_text_format_number(loop->block + loop->opening_len, len);
     out = HSRV_APPEND(out, "\r\n\r\n");
     loop->plain_len = len;
@@ -6439,9 +6440,10 @@ static void hsrv_loop_keep_length(hsrv_loop *loop, size_t len) {
 }
 
 // Has a type, which is valid, announced by the block from now on. False if it is too long.
-static bool hsrv_loop_keep_type(hsrv_loop *loop, httpsrv_str type) {
+static HSRV_RARE bool hsrv_loop_keep_type(hsrv_loop *loop, httpsrv_str type) {
     if (type.len > HSRV_MAX_PLAIN_TYPE) return false;
     memcpy(loop->plain_type, type.ptr, type.len);
+    loop->plain_type[type.len] = '\0';
     loop->plain_type_len = type.len;
     hsrv_loop_make_block(loop);
     return true;
@@ -7281,8 +7283,6 @@ static inline void hsrv_request_wipe(httpsrv_req *req) {
     req->answered = HSRV_ANSWER_NONE;
     req->answered_twice = false;
     req->as_is = false;
-    memset(&req->answer, 0, sizeof req->answer);
-    req->answer.headers_end = &req->answer.headers;
 }
 
 static inline char *hsrv_request_first_memory(const hsrv_loop *loop, httpsrv_req *req) {
@@ -7308,6 +7308,8 @@ static void hsrv_request_release(hsrv_loop *loop, httpsrv_req *req) {
     req->inflater = NULL;
     req->leaves_buffer = false;
     hsrv_request_wipe(req);
+    memset(&req->answer, 0, sizeof req->answer);
+    req->answer.headers_end = &req->answer.headers;
     if (req->trailers.fields) hsrv_request_drop_trailers(req);
     hsrv_loop_give_request(loop, req);
 }
@@ -9053,9 +9055,8 @@ static httpsrv_result hsrv_response_reply_parts(httpsrv_req *req, int status, co
 
 // Whether the type is the one that is kept ready, or is from now on.
 static bool hsrv_response_keeps_type(hsrv_loop *loop, const char *type) {
+    if (HSRV_LIKELY(strncmp(loop->plain_type, type, sizeof loop->plain_type) == 0)) return loop->plain_type_len > 0;
     const httpsrv_str text = hsrv_text_of(type);
-    if (HSRV_LIKELY(text.len == loop->plain_type_len && memcmp(loop->plain_type, type, text.len) == 0))
-        return text.len > 0;
     return hsrv_text_all(text, HSRV_VALUE) && hsrv_loop_keep_type(loop, text);
 }
 
@@ -9076,14 +9077,19 @@ static bool hsrv_response_reply_plain(httpsrv_req *req, const char *type, httpsr
     return true;
 }
 
-static httpsrv_result hsrv_response_reply(httpsrv_req *req, int status, const char *type, httpsrv_str body) {
-    if (status == 200 && type && hsrv_response_reply_plain(req, type, body)) return HTTPSRV_OK;
+static __attribute__((noinline)) httpsrv_result hsrv_response_reply_fully(httpsrv_req *req, int status,
+                                                                          const char *type, httpsrv_str body) {
     httpsrv_answer answer;
     memset(&answer, 0, sizeof answer);
     answer.status = status;
     answer.type = type;
     answer.body = body;
     return hsrv_response_answer(req, &answer);
+}
+
+static httpsrv_result hsrv_response_reply(httpsrv_req *req, int status, const char *type, httpsrv_str body) {
+    if (status == 200 && type && hsrv_response_reply_plain(req, type, body)) return HTTPSRV_OK;
+    return hsrv_response_reply_fully(req, status, type, body);
 }
 
 // ---- answering later ----
@@ -11995,6 +12001,7 @@ static inline void hsrv_dispatch_answered_lightly(hsrv_loop *loop, hsrv_conn *c)
     c->state = HSRV_CONN_IDLE;
     c->req = NULL;
     hsrv_request_wipe(req);
+    req->answer.plain = false; // the rest of the answer is as it was
     loop->again.idle = true;
 }
 

@@ -1404,7 +1404,7 @@ TEST(plain_answers_that_cannot_be) {
             given.type = by_body ? "text/plain" : types[i];
             given.body = by_body ? no_bytes : none;
             general = 0;
-            if (round == 0) loop->plain_type[0] = 0; // as it was at first
+            if (round == 0) loop->plain_type_len = loop->plain_type[0] = 0; // as it was at first
             exchange(&c, ASK_GIVEN);
             CHECK_INT(given.result, HTTPSRV_ARG);
             CHECK_STR(field(&c, "Content-Type"), "text/refused");
