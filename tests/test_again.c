@@ -1291,6 +1291,12 @@ static void ask_given(const char *request, struct answer_text *out) {
     hang_up(&c);
 }
 
+// As it was at first.
+static void forget_type(void) {
+    loop->plain_type[0] = '\0';
+    loop->plain_type_len = 0;
+}
+
 // Gives the answer both ways, and the short way twice: with a type that is new, and with one that is known.
 static void check_ways(const char *request, const char *type, httpsrv_str body) {
     static struct answer_text expected, answer;
@@ -1302,7 +1308,7 @@ static void check_ways(const char *request, const char *type, httpsrv_str body) 
     ask_given(request, &expected);
     const httpsrv_result result = given.result;
     general = 0;
-    loop->plain_type[0] = 0; // nothing is known
+    forget_type();
     for (int i = 0; i < 2; i++) {
         ask_given(request, &answer);
         CHECK_INT(given.result, result);
@@ -1404,7 +1410,7 @@ TEST(plain_answers_that_cannot_be) {
             given.type = by_body ? "text/plain" : types[i];
             given.body = by_body ? no_bytes : none;
             general = 0;
-            if (round == 0) loop->plain_type_len = loop->plain_type[0] = 0; // as it was at first
+            if (round == 0) forget_type();
             exchange(&c, ASK_GIVEN);
             CHECK_INT(given.result, HTTPSRV_ARG);
             CHECK_STR(field(&c, "Content-Type"), "text/refused");
