@@ -32,7 +32,7 @@ run: $(BUILD)/showcase ## serve the tour on port 8080 (PORT=n: another one) unti
 	@$(BUILD)/showcase --port $(PORT)
 
 test: $(TESTS) $(EXAMPLES) ## the test-suite; needs a C compiler and make (skips C++ without c++)
-	@sh tests/run.sh $(TESTS) $(SCRIPTS)
+	@sh tests/run.sh $(SCRIPTS) $(TESTS)
 
 debug: ## all of it at -O0 with assertions in build/debug, and the test-suite run there
 	@$(MAKE) --no-print-directory BUILD=build/debug CFLAGS="-std=gnu11 -O0 -g -DHTTPSRV_DEBUG" all test

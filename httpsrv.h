@@ -128,7 +128,8 @@
 #define HTTPSRV_VERSION     "0.1.0"
 #define HTTPSRV_VERSION_NUM 100 // 10000 * major + 100 * minor + patch
 
-// Storage class of the public functions, for example `static` or an export attribute.
+// Storage class of the public functions, for example an export attribute. `static`, where one file uses them all, leaves out
+// what that file does not call: it compiles in two thirds of the time.
 #ifndef HTTPSRV_API
 #define HTTPSRV_API extern
 #endif

@@ -172,6 +172,10 @@ holds 'parking, stopped amid' parking '-DSTOP_AMID -DJOBS=1'
 ends 'parking, fair' parking "-DRING=2 $few"
 all_broken 'parking' parking '' '' "$few"
 
+holds 'parking, batches' parking '-DBATCH=2'
+holds 'parking, batches, ring of 2' parking '-DBATCH=2 -DRING=2'
+broken 'parking, batches OFFERS_FORGOTTEN' parking '-DBATCH=3 -DRING=2 -DPRODUCERS=1 -DJOBS=3 -DVARIANT=21' stranded
+
 few='-DPRODUCERS=1 -DMESSAGES=1'
 holds 'wakeup' wakeup ''
 ends 'wakeup, fair' wakeup "$few"

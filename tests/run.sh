@@ -6,12 +6,13 @@
 #     tests/run.sh build/test_parser build/test_server tests/test_headers.sh
 #
 # A program that fails is shown in full. TEST_ARGS is handed to each program: TEST_ARGS=-v tests/run.sh ...
-# JOBS of them run at a time [2]: they wait more than they compute.
+# JOBS of them run at a time [two for each CPU]: they wait more than they compute.
 
 passed=0
 failed=0
 skipped=0
-jobs=${JOBS:-2}
+cpus=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
+jobs=${JOBS:-$((2 * cpus))}
 [ "$jobs" -gt 0 ] 2>/dev/null || jobs=2
 logs=$(mktemp -d "${TMPDIR:-/tmp}/httpsrv-test.XXXXXX") || exit 2
 trap 'rm -rf "$logs"' EXIT

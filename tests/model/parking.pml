@@ -6,6 +6,7 @@
 //   hsrv_queue_ready                 look_at_ring
 //   hsrv_pool_take_mark, _wake_one   wake_one
 //   hsrv_pool_submit                 producer: push, then wake_one; the counter `jobs` orders nothing and is left out
+//   hsrv_pool_offer, hsrv_pool_wake  with -DBATCH: producer, several times push, then wake
 //   hsrv_pool_step                   worker, from `pop` to the end of the job; `wanted` is the matter of room.pml
 //   hsrv_pool_park                   worker, from `park` on
 //   hsrv_pool_take_ticket            worker, from `ticket` on, with hsrv_sys_futex_wait in it
@@ -42,6 +43,9 @@
 #ifndef RING
 #define RING 4 // a power of two
 #endif
+#ifndef BATCH
+#define BATCH 1 // jobs that a producer puts in before it wakes anybody
+#endif
 
 // Each of these breaks one thing, which must be found out as the comment's first word says.
 #define PUBLISH_RELEASE     1  // stranded: a job is published by a release store, which the look for marks may pass
@@ -64,6 +68,7 @@
 #define STAY_UNTICKETED     18 // surplus: a worker that stays up does not wait for the ticket that its mark became
 #define BUSY_RING_LAST      19 // deserted: hsrv_pool_busy looks at the marks, then at the ring
 #define PLAIN_POP           20 // twice: a worker takes its job without compare-and-swap
+#define OFFERS_FORGOTTEN    21 // stranded (batch): when the ring is full, nobody is woken for what was put in before
 
 #ifndef VARIANT
 #define VARIANT 0
@@ -205,6 +210,15 @@ inline wake_one(order) {
     fi
 }
 
+// hsrv_pool_wake. Local to the caller: offered, the jobs that nobody was woken for yet.
+inline wake(order) {
+    do
+    :: offered == 0 -> break
+    :: offered > 0 && MAY_LOAD(me, order) && parked == 0 -> offered = 0
+    :: offered > 0 && MAY_LOAD(me, order) && parked > 0 -> offered--; wake_one(order)
+    od
+}
+
 active [WORKERS] proctype worker() {
     byte position, marks;
     bool ending, more, stay;
@@ -334,6 +348,9 @@ end_of_thread:
 
 active [PRODUCERS] proctype producer() {
     byte position, marks, submitted;
+#if BATCH > 1
+    byte offered;
+#endif
 
 push:
     position = head;
@@ -358,14 +375,27 @@ again:
     store(me, CELL(position), position + 1, PUBLISH_ORDER);
     position = 0;
 published:
-#if VARIANT != WAKE_BEFORE_PUBLISH
+#if BATCH > 1
+    offered++;
+#elif VARIANT != WAKE_BEFORE_PUBLISH
     wake_one(LOOK_ORDER);
 #endif
+    goto next;
 refused:
+#if VARIANT == OFFERS_FORGOTTEN
+    offered = 0;
+#endif
+next:
     atomic {
         position = 0;
         submitted++
     }
+#if BATCH > 1
+    if
+    :: offered == BATCH || submitted == JOBS -> wake(LOOK_ORDER)
+    :: else
+    fi;
+#endif
     if
     :: submitted < JOBS -> goto push
     :: else
