@@ -5442,6 +5442,7 @@ struct hsrv_loop {
     const char *window; // unparsed input of the connection being served
     size_t window_len;
     size_t read_budget, write_budget; // bytes that it may still read and send in this turn
+    int serve_budget;                 // steps, most of them requests, before others get their turn
     httpsrv_str piece;                // of the body being read
     hsrv_news *news;                  // being sent to its readers
     hsrv_channel *channels[HSRV_CHANNEL_BUCKETS];
@@ -12006,15 +12007,20 @@ static inline void hsrv_dispatch_answered_lightly(hsrv_loop *loop, hsrv_conn *c)
     loop->again.idle = true;
 }
 
-static void hsrv_dispatch_inline(hsrv_loop *loop, hsrv_conn *c) {
+// After the handler of an inline route has run.
+static void hsrv_dispatch_ran(hsrv_loop *loop, hsrv_conn *c) {
     httpsrv_req *req = c->req;
-    hsrv_dispatch_call(c, req->handler, req->route->user);
-    if (HSRV_LIKELY(hsrv_request_is_light(loop, req)))
+    if (hsrv_request_is_light(loop, req))
         hsrv_dispatch_answered_lightly(loop, c);
     else if (req->answered == HSRV_ANSWER_SENT)
         hsrv_dispatch_answered(loop, c);
     else
         hsrv_dispatch_go_on(loop, c);
+}
+
+static void hsrv_dispatch_inline(hsrv_loop *loop, hsrv_conn *c) {
+    hsrv_dispatch_call(c, c->req->handler, c->req->route->user);
+    hsrv_dispatch_ran(loop, c);
 }
 
 // Runs the filters on the loop. True if the handler's turn has come.
@@ -12350,19 +12356,44 @@ static void hsrv_dispatch_head(hsrv_loop *loop, hsrv_conn *c) {
     }
 }
 
+// Whether the kept head comes once more, right behind an answer that went out lightly. Whatever else is to be done on the
+// connection comes first: that is for >>conn to find.
+static inline bool hsrv_dispatch_comes_again(hsrv_loop *loop, hsrv_conn *c) {
+    if (loop->serve_budget <= 0 || c->out.first || (c->flags & HSRV_CONN_LOST)) return false;
+    c->req = hsrv_loop_take_again(loop);
+    if (!c->req) return false;
+    hsrv_conn_use(loop, c, c->req->raw_len);
+    loop->serve_budget--;
+    return true;
+}
+
+// The simple ones of a pipeline, one after the other.
+static void hsrv_dispatch_simple(hsrv_loop *loop, hsrv_conn *c) {
+    httpsrv_req *req = c->req;
+    const hsrv_route *route = req->route;
+    req->handler = route->handler;
+    req->on_body = NULL;
+    for (;;) {
+        hsrv_dispatch_call(c, route->handler, route->user);
+        if (HSRV_UNLIKELY(!hsrv_request_is_light(loop, req))) break;
+        hsrv_dispatch_answered_lightly(loop, c);
+        if (!hsrv_dispatch_comes_again(loop, c)) return;
+        hsrv_platform_count(&loop->counters.requests, 1);
+        c->state = HSRV_CONN_BUSY;
+    }
+    hsrv_dispatch_ran(loop, c);
+}
+
 // A head like one before, for which all that was found once more.
 static void hsrv_dispatch_again(hsrv_loop *loop, hsrv_conn *c) {
     hsrv_platform_count(&loop->counters.requests, 1);
     memcpy(c->req->peer, c->peer, sizeof c->peer);
     c->req->owes_continue = false;
     c->state = HSRV_CONN_BUSY;
-    if (HSRV_LIKELY(loop->again.simple)) {
-        c->req->handler = c->req->route->handler;
-        c->req->on_body = NULL;
-        hsrv_dispatch_inline(loop, c);
-    } else {
+    if (HSRV_LIKELY(loop->again.simple))
+        hsrv_dispatch_simple(loop, c);
+    else
         hsrv_dispatch_routed(loop, c);
-    }
 }
 
 // ===========================================================================================
@@ -12519,10 +12550,10 @@ static void hsrv_reactor_leave(hsrv_loop *loop, hsrv_conn *c) {
 
 // Drives one connection as far as it goes, beginning with an event that came from elsewhere.
 static void hsrv_reactor_serve(hsrv_loop *loop, hsrv_conn *c, hsrv_event event) {
-    int budget = HSRV_TURN_REQUESTS;
+    loop->serve_budget = HSRV_TURN_REQUESTS;
     hsrv_conn_open_window(loop, c);
     while (c->state != HSRV_CONN_CLOSED) {
-        if (event == HSRV_EVENT_SERVE && budget-- == 0) { // the others' turn
+        if (event == HSRV_EVENT_SERVE && loop->serve_budget-- == 0) { // the others' turn
             hsrv_loop_ready(loop, c);
             event = HSRV_EVENT_NONE;
         }

@@ -1039,6 +1039,87 @@ TEST(traces_of_handlers) {
     stop_turning();
 }
 
+// ---- many of the same on one connection: what makes the loop turn to something else ----
+
+#define PIPED     1000
+#define LONG_BODY 8192
+
+static struct client *leaver; // leaves in the middle of its requests
+static int many_asked;
+
+static void on_many(httpsrv_req *req, void *user) {
+    static char body[LONG_BODY];
+    const httpsrv_str text = {body, user ? sizeof body : 4};
+    memset(body, 'm', sizeof body);
+    many_asked++;
+    if (leaver && many_asked == 20) net_reset(leaver);
+    httpsrv_reply(req, 200, "text/plain", text);
+}
+
+#define PIPED_HEAD "GET /many" HOST "\r\n"
+
+// A client whose head is kept, and a server that has not looked yet at all that it sends then.
+static struct client send_many(bool long_body) {
+    static char bytes[PIPED * sizeof(PIPED_HEAD)];
+    size_t len = 0;
+    unfiltered = true;
+    prepare_all((httpsrv_config){0});
+    CHECK_INT(httpsrv_on(s.srv, "GET /many", on_many, long_body ? bytes : NULL), HTTPSRV_OK);
+    listen_and_turn();
+    struct client c = dial(s.port);
+    exchange(&c, PIPED_HEAD);
+    CHECK(is_kept(PIPED_HEAD, strlen(PIPED_HEAD)));
+    for (int i = 0; i < PIPED; i++) {
+        memcpy(bytes + len, PIPED_HEAD, strlen(PIPED_HEAD));
+        len += strlen(PIPED_HEAD);
+    }
+    many_asked = 0;
+    net_send(&c, bytes, len);
+    return c;
+}
+
+static void turn_until_asked(int number) {
+    TURN_UNTIL(&s, many_asked >= number);
+}
+
+TEST(one_connection_does_not_take_the_whole_turn) {
+    struct client c = send_many(false);
+    turn_until_asked(1);
+    CHECK_CMP(many_asked, <=, 2 * HSRV_TURN_REQUESTS); // when it had sent, and in its turn after the others
+    turn_until_asked(PIPED);
+    for (int i = 0; i < PIPED; i++)
+        EXPECT(&c, 200, "mmmm");
+    hang_up(&c);
+    stop_turning();
+}
+
+// The answers are more than the kernel takes for a client that does not read.
+TEST(output_that_waits_holds_back_what_comes_again) {
+    struct client c = send_many(true);
+    const size_t memory = metrics(&s).memory;
+    turn_until_asked(1);
+    for (int i = 0; i < 20; i++)
+        CHECK_INT(httpsrv_poll(s.srv, 1), HTTPSRV_OK);
+    CHECK_CMP(many_asked, <, PIPED);
+    CHECK_CMP(metrics(&s).memory, <=, memory + HTTPSRV_READ_BUFFER + HTTPSRV_WRITE_BUFFER + 2 * LONG_BODY);
+    for (int i = 0; i < PIPED; i++) {
+        TURN_UNTIL(&s, answer_is_there(&c, false));
+        net_reply(&c, false);
+        CHECK_INT(c.body_len, LONG_BODY);
+    }
+    hang_up(&c);
+    stop_turning();
+}
+
+TEST(nobody_is_asked_for_a_client_that_is_lost) {
+    struct client c = send_many(true);
+    leaver = &c;
+    TURN_UNTIL(&s, metrics(&s).connections == 0);
+    CHECK_CMP(many_asked, <=, 20 + 2 * HTTPSRV_WRITE_BUFFER / LONG_BODY);
+    leaver = NULL;
+    stop_turning();
+}
+
 #define HELD_HEAD "GET /held" HOST "X: held\r\n\r\n"
 #define HELD      6
 
