@@ -349,7 +349,7 @@ static void serve_all(int reactors, int acceptors) {
 
 // What each reactor keeps for the next requests: of a size that follows from how many there were at a time.
 static uint64_t kept_by_loop(const hsrv_loop *loop) {
-    uint64_t bytes = loop->num_spare * loop->request_size;
+    uint64_t bytes = (loop->num_spare + loop->again.idle) * loop->request_size;
     for (uint32_t i = 0; i < loop->conns.num_chunks; i++)
         if (loop->conns.chunks[i].items) bytes += loop->conns.item_size * HSRV_SLAB_ITEMS;
     for (uint32_t i = 0; i < HSRV_PLACE_CHUNKS; i++)

@@ -126,7 +126,7 @@ static void target_never(httpsrv_req *req, void *user) {
 
 static size_t target_used(void) {
     const hsrv_loop *loop = target_world.loop;
-    return target_world.srv->memory.used - loop->num_spare * loop->request_size;
+    return target_world.srv->memory.used - (loop->num_spare + loop->again.idle) * loop->request_size;
 }
 
 static void target_open(void) {
