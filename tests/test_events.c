@@ -1262,7 +1262,10 @@ TEST_EACH_WAY(channels_come_and_go) {
         WAIT(metrics(&s).connections == 0);
         if (i == rounds / 4) after_some = LOAD(s.bytes);
     }
-    CHECK_CMP(LOAD(s.bytes), <, after_some + 16 * KB);
+    // A reactor may see two clients at a time only now, and then keeps what two requests take.
+    const size_t reactors = (size_t)s.srv->config.reactors;
+    const size_t kept = reactors > 1 ? 2 * reactors * s.srv->loops[0]->request_size : 0;
+    CHECK_CMP(LOAD(s.bytes), <, after_some + 16 * KB + kept);
     end();
 }
 
