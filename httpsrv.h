@@ -1215,7 +1215,7 @@ HTTPSRV_API bool httpsrv_parse_done(const httpsrv_parser *parser);
 #define HSRV_LIKELY(x)   __builtin_expect(!!(x), 1)
 #define HSRV_UNLIKELY(x) __builtin_expect(!!(x), 0)
 #define HSRV_FALLTHROUGH __attribute__((fallthrough))
-#define HSRV_RARE        __attribute__((noinline, cold)) // keeps what is rare out of what is often
+#define HSRV_APART       __attribute__((noinline)) // so that what comes more often needs fewer registers and less stack
 
 // The seam: nothing else in this file talks to the kernel. A test that defines HTTPSRV_SEAM as the name of a file, which is
 // included behind these functions, replaces any of them by a function and a macro of the same name, to fail calls on
@@ -3441,8 +3441,7 @@ static inline bool hsrv_parser_maybe_known(httpsrv_str name) {
     return first_letters[name.len & 31] == (name.ptr[0] | 0x20);
 }
 
-static __attribute__((noinline)) int hsrv_parser_known_field(httpsrv_parser *p, const char *buf, httpsrv_str name,
-                                                             httpsrv_str value) {
+static HSRV_APART int hsrv_parser_known_field(httpsrv_parser *p, const char *buf, httpsrv_str name, httpsrv_str value) {
 #define HSRV_IS(literal) hsrv_text_name_is(name, literal, sizeof(literal) - 1)
     switch (name.len) {
     case 4: return HSRV_IS("host") ? hsrv_parser_on_host(p, buf, value) : 1;
@@ -5377,8 +5376,6 @@ typedef struct hsrv_counters {
     size_t items[HTTPSRV_LOG_COUNT];
 } hsrv_counters;
 
-// An acceptor is a loop as well: it has listeners but no connections, and hands over what it accepts. Reactors come first
-// in the server's list.
 // The last head that was worth keeping, with its route. Clients that keep their connection mostly say the same again, and
 // what is byte for byte the same means the same: the request that has read it, whose views are of these bytes, is set aside
 // to be taken once more as it is.
@@ -5395,6 +5392,8 @@ typedef struct hsrv_again {
     char bytes[HSRV_MAX_AGAIN];
 } hsrv_again;
 
+// An acceptor is a loop as well: it has listeners but no connections, and hands over what it accepts. Reactors come first
+// in the server's list.
 struct hsrv_loop {
     httpsrv *srv;
     int number;
@@ -6434,7 +6433,7 @@ static void hsrv_loop_make_block(hsrv_loop *loop) {
 }
 
 // Answers are mostly as long as the ones before.
-static HSRV_RARE void hsrv_loop_keep_length(hsrv_loop *loop, size_t len) {
+static HSRV_APART void hsrv_loop_keep_length(hsrv_loop *loop, size_t len) {
     char *out = hsrv_text_format_number(loop->block + loop->opening_len, len);
     out = HSRV_APPEND(out, "\r\n\r\n");
     loop->plain_len = len;
@@ -6442,7 +6441,7 @@ static HSRV_RARE void hsrv_loop_keep_length(hsrv_loop *loop, size_t len) {
 }
 
 // Has a type, which is valid, announced by the block from now on. False if it is too long.
-static HSRV_RARE bool hsrv_loop_keep_type(hsrv_loop *loop, httpsrv_str type) {
+static HSRV_APART bool hsrv_loop_keep_type(hsrv_loop *loop, httpsrv_str type) {
     if (type.len > HSRV_MAX_PLAIN_TYPE) return false;
     memcpy(loop->plain_type, type.ptr, type.len);
     loop->plain_type[type.len] = '\0';
@@ -6847,12 +6846,13 @@ static inline httpsrv_req *hsrv_loop_take_again(hsrv_loop *loop) {
 
 // The request's own resources are gone already, see hsrv_request_release.
 static void hsrv_loop_give_request(hsrv_loop *loop, httpsrv_req *req) {
-    if (req == loop->again.req) {
-        loop->again.idle = true;
+    const bool again = req == loop->again.req;
+    if (!req->place || (!again && loop->num_spare == HSRV_SPARE_REQUESTS)) {
+        hsrv_loop_free_request(loop, req);
         return;
     }
-    if (loop->num_spare == HSRV_SPARE_REQUESTS || !req->place) {
-        hsrv_loop_free_request(loop, req);
+    if (again) {
+        loop->again.idle = true;
         return;
     }
     req->next = loop->spare_requests;
@@ -9079,8 +9079,8 @@ static bool hsrv_response_reply_plain(httpsrv_req *req, const char *type, httpsr
     return true;
 }
 
-static __attribute__((noinline)) httpsrv_result hsrv_response_reply_fully(httpsrv_req *req, int status,
-                                                                          const char *type, httpsrv_str body) {
+static HSRV_APART httpsrv_result hsrv_response_reply_fully(httpsrv_req *req, int status, const char *type,
+                                                           httpsrv_str body) {
     httpsrv_answer answer;
     memset(&answer, 0, sizeof answer);
     answer.status = status;
@@ -11995,7 +11995,7 @@ static void hsrv_dispatch_go_on(hsrv_loop *loop, hsrv_conn *c) {
     hsrv_dispatch_attend(loop, c);
 }
 
-// The same for a request that has nothing to be looked at: the connection stays, and so does what was read.
+// What hsrv_dispatch_answered does, where nothing has to be looked at: the connection stays, and so does what was read.
 static inline void hsrv_dispatch_answered_lightly(hsrv_loop *loop, hsrv_conn *c) {
     httpsrv_req *req = c->req;
     c->stamp = (uint32_t)loop->now;

@@ -4,24 +4,25 @@
 #include <signal.h>
 #include <stdio.h>
 
-static httpsrv *serve_server; // for the signal handler, which gets no argument
+static httpsrv *serve_server; // for the signal handler, which gets no argument and runs on any thread; atomic
 
 static void serve_stop(int signal_number) {
     (void)signal_number;
-    httpsrv_stop(serve_server); // what was begun is finished, then httpsrv_run returns; at a second signal it is cut
+    httpsrv *srv = __atomic_load_n(&serve_server, __ATOMIC_RELAXED);
+    httpsrv_stop(srv); // what was begun is finished, then httpsrv_run returns; at a second signal it is cut
 }
 
 // Serves until SIGINT or SIGTERM, and says under which name it can be reached. Returns what main returns.
 static int serve_as(httpsrv *srv, const char *host) {
     httpsrv_result result = httpsrv_listen(srv); // the first error of all calls before sticks, and is told here
     if (result == HTTPSRV_OK) {
-        serve_server = srv;
+        __atomic_store_n(&serve_server, srv, __ATOMIC_RELAXED);
         signal(SIGINT, serve_stop);
         signal(SIGTERM, serve_stop);
         printf("listening on http://%s:%d/\n", host, httpsrv_port(srv, 0));
         fflush(stdout);
         result = httpsrv_run(srv);
-        serve_server = NULL; // from here on a signal changes nothing
+        __atomic_store_n(&serve_server, (httpsrv *)NULL, __ATOMIC_RELAXED); // from here on a signal changes nothing
     }
     if (result != HTTPSRV_OK) fprintf(stderr, "%s\n", httpsrv_error(srv));
     return result == HTTPSRV_OK ? 0 : 1;

@@ -53,8 +53,10 @@ static void take_form(httpsrv_req *req, void *user) {
         return;
     }
     httpsrv_begin(req, 200, "text/plain; charset=utf-8", -1);
-    for (int i = 0; i < form.num_parts; i++)
+    for (int i = 0; i < form.num_parts; i++) {
+        if (httpsrv_wait_drain(req) != HTTPSRV_OK) return; // so that there is room for all that is written
         show_part(req, &form.parts[i]);
+    }
     httpsrv_end(req);
 }
 

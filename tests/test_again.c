@@ -1197,6 +1197,25 @@ TEST(clients_of_kept_heads_leave) {
     stop_turning();
 }
 
+// Its place has had all its generations: the request is not set aside any more.
+TEST(a_kept_request_wears_out) {
+    static const struct trace deferred = {"deferred", leave_deferred, false, false};
+    unfiltered = true;
+    turn_with((httpsrv_config){0}, "GET /trace", on_trace);
+    struct client c = dial(s.port);
+    for (int i = 0; i < 3; i++) {
+        keep_the_next();
+        exchange_traced(&c, &deferred);
+        exchange_traced(&c, &deferred);
+        CHECK(is_kept(TRACE_HEAD, strlen(TRACE_HEAD)));
+        loop->again.req->place->cell = HSRV_GENERATIONS << 2 | HSRV_PLACE_CLOSED;
+        exchange_traced(&c, &deferred);
+        CHECK(!is_kept(TRACE_HEAD, strlen(TRACE_HEAD)));
+    }
+    hang_up(&c);
+    stop_turning();
+}
+
 // Requests that go to a pool take others, so that what is kept stays.
 TEST(jobs_do_not_take_what_is_kept) {
     turn_with((httpsrv_config){0}, "GET /held", on_held);
