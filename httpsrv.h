@@ -5143,6 +5143,7 @@ struct httpsrv_req {
     hsrv_spool *spools;
     httpsrv_form_data form;
     bool form_read;
+    bool shared;           // its place is open: an answer has to claim it
     httpsrv_parser parser; // the loop's while the request is read
     httpsrv_head head;
     const char *raw; // the head's bytes; in the reactor's buffer until the request leaves it, then in the arena
@@ -5159,7 +5160,6 @@ struct httpsrv_req {
     hsrv_answer_state answered;
     bool answered_twice; // somebody tried
     bool as_is;          // the answer is not to be compressed
-    bool shared;         // its place is open: an answer has to claim it
     bool deferred;       // httpsrv_defer was called
     httpsrv_fn gone_fn;  // read by the loop once HSRV_GONE_WATCHED is set
     void *gone_arg;
@@ -5386,6 +5386,7 @@ typedef struct hsrv_again {
     httpsrv_req *req; // NULL: none is kept
     bool idle;        // it is set aside; else it is with a connection
     bool simple;      // its handler runs right away, with nothing to be looked at before
+    bool plain;       // nothing in it stands against an answer in the short way
     size_t len;       // bytes of the head; 0 without one
     // Heads to let pass before the next is kept: the more, the less often the last ones came again.
     uint32_t patience, wait;
@@ -7283,7 +7284,6 @@ static inline void hsrv_request_wipe(httpsrv_req *req) {
     req->status_sent = 0;
     req->bytes_sent = 0;
     req->answered = HSRV_ANSWER_NONE;
-    req->answered_twice = false;
     req->as_is = false;
 }
 
@@ -7309,6 +7309,7 @@ static void hsrv_request_release(hsrv_loop *loop, httpsrv_req *req) {
     req->body = hsrv_text_absent();
     req->inflater = NULL;
     req->leaves_buffer = false;
+    req->answered_twice = false;
     hsrv_request_wipe(req);
     memset(&req->answer, 0, sizeof req->answer);
     req->answer.headers_end = &req->answer.headers;
@@ -7367,16 +7368,17 @@ static bool hsrv_request_leave_buffer(httpsrv_req *req) {
 }
 
 // Keeps a head that was found a route for, see hsrv_again: one without a body, that came in one piece and needed no memory.
-static void hsrv_request_keep_again(httpsrv_req *req) {
+// False if it does not.
+static bool hsrv_request_keep_again(httpsrv_req *req) {
     hsrv_again *again = &req->loop->again;
-    if (req->route->pool || req->route->on_body) return; // leaves the reactor's buffer in any case
+    if (req->route->pool || req->route->on_body) return false; // leaves the reactor's buffer in any case
     if (again->wait > 0) {
         again->wait--;
-        return;
+        return false;
     }
     const bool plain = req->plain.ptr == req->head.path.ptr && req->path.ptr == req->head.path.ptr;
     const bool whole = req->parser.phase == HTTPSRV_PHASE_DONE && !req->parser.resumed;
-    if (!plain || !whole || req->raw_len > HSRV_MAX_AGAIN || (again->req && !again->idle)) return;
+    if (!plain || !whole || req->raw_len > HSRV_MAX_AGAIN || (again->req && !again->idle)) return false;
     if (again->req) {
         httpsrv_req *last = again->req;
         hsrv_loop_forget_again(req->loop, last);
@@ -7390,6 +7392,7 @@ static void hsrv_request_keep_again(httpsrv_req *req) {
     again->req = req;
     again->len = req->raw_len;
     again->simple = !req->srv->filters && req->route->num_media == 0;
+    return true;
 }
 
 // A view with its escapes decoded: the view itself if it has none, else a copy. Absent when out of memory.
@@ -8318,13 +8321,19 @@ static hsrv_manner hsrv_emit_manner(const hsrv_loop *loop, const hsrv_conn *c, c
     return hsrv_emit_manner_of(loop, c, req, hsrv_emit_is_unread(req));
 }
 
-// Whether its manner is none of these for sure: the body goes out, the connection stays, and nothing is said about that.
-static inline bool hsrv_emit_is_plain(const hsrv_loop *loop, const httpsrv_req *req) {
-    const httpsrv_config *config = &loop->srv->config;
+// Whether its manner is none of these as far as request and configuration go: the body goes out, the connection stays, and
+// nothing is said about that.
+static bool hsrv_emit_may_be_plain(const httpsrv_req *req) {
+    const httpsrv_config *config = &req->srv->config;
     const httpsrv_head *head = &req->head;
-    if (loop->phase != HSRV_LOOP_RUN || config->keep_alive_header || config->max.requests >= 0) return false;
-    if (req->answer.close || req->parser.phase != HTTPSRV_PHASE_DONE || head->expect_other) return false;
+    if (config->keep_alive_header || config->max.requests >= 0) return false;
+    if (req->parser.phase != HTTPSRV_PHASE_DONE || head->expect_other) return false;
     return head->keep_alive && head->version_minor == 1 && head->method_id != HTTPSRV_METHOD_HEAD;
+}
+
+static inline bool hsrv_emit_is_plain(const hsrv_loop *loop, const httpsrv_req *req) {
+    if (loop->phase != HSRV_LOOP_RUN || req->answer.close) return false;
+    return req == loop->again.req ? loop->again.plain : hsrv_emit_may_be_plain(req);
 }
 
 // RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5.
@@ -12351,7 +12360,7 @@ static void hsrv_dispatch_head(hsrv_loop *loop, hsrv_conn *c) {
     else if (!req->route)
         hsrv_dispatch_no_route(loop, c);
     else {
-        hsrv_request_keep_again(req);
+        if (hsrv_request_keep_again(req)) loop->again.plain = hsrv_emit_may_be_plain(req);
         hsrv_dispatch_routed(loop, c);
     }
 }
