@@ -2365,74 +2365,77 @@ static char *hsrv_text_format_date(char *out, int64_t unix_seconds) {
 
 // The registry: https://www.iana.org/assignments/http-status-codes
 static httpsrv_str hsrv_text_phrase(int status) {
-#define HSRV_PHRASE(code, text) \
-    case code: return hsrv_text_view(text, sizeof(text) - 1)
-    switch (status) {
-        HSRV_PHRASE(100, "Continue");
-        HSRV_PHRASE(101, "Switching Protocols");
-        HSRV_PHRASE(102, "Processing");
-        HSRV_PHRASE(103, "Early Hints");
-        HSRV_PHRASE(104, "Upload Resumption Supported");
-        HSRV_PHRASE(200, "OK");
-        HSRV_PHRASE(201, "Created");
-        HSRV_PHRASE(202, "Accepted");
-        HSRV_PHRASE(203, "Non-Authoritative Information");
-        HSRV_PHRASE(204, "No Content");
-        HSRV_PHRASE(205, "Reset Content");
-        HSRV_PHRASE(206, "Partial Content");
-        HSRV_PHRASE(207, "Multi-Status");
-        HSRV_PHRASE(208, "Already Reported");
-        HSRV_PHRASE(226, "IM Used");
-        HSRV_PHRASE(300, "Multiple Choices");
-        HSRV_PHRASE(301, "Moved Permanently");
-        HSRV_PHRASE(302, "Found");
-        HSRV_PHRASE(303, "See Other");
-        HSRV_PHRASE(304, "Not Modified");
-        HSRV_PHRASE(305, "Use Proxy");
-        HSRV_PHRASE(307, "Temporary Redirect");
-        HSRV_PHRASE(308, "Permanent Redirect");
-        HSRV_PHRASE(400, "Bad Request");
-        HSRV_PHRASE(401, "Unauthorized");
-        HSRV_PHRASE(402, "Payment Required");
-        HSRV_PHRASE(403, "Forbidden");
-        HSRV_PHRASE(404, "Not Found");
-        HSRV_PHRASE(405, "Method Not Allowed");
-        HSRV_PHRASE(406, "Not Acceptable");
-        HSRV_PHRASE(407, "Proxy Authentication Required");
-        HSRV_PHRASE(408, "Request Timeout");
-        HSRV_PHRASE(409, "Conflict");
-        HSRV_PHRASE(410, "Gone");
-        HSRV_PHRASE(411, "Length Required");
-        HSRV_PHRASE(412, "Precondition Failed");
-        HSRV_PHRASE(413, "Content Too Large");
-        HSRV_PHRASE(414, "URI Too Long");
-        HSRV_PHRASE(415, "Unsupported Media Type");
-        HSRV_PHRASE(416, "Range Not Satisfiable");
-        HSRV_PHRASE(417, "Expectation Failed");
-        HSRV_PHRASE(421, "Misdirected Request");
-        HSRV_PHRASE(422, "Unprocessable Content");
-        HSRV_PHRASE(423, "Locked");
-        HSRV_PHRASE(424, "Failed Dependency");
-        HSRV_PHRASE(425, "Too Early");
-        HSRV_PHRASE(426, "Upgrade Required");
-        HSRV_PHRASE(428, "Precondition Required");
-        HSRV_PHRASE(429, "Too Many Requests");
-        HSRV_PHRASE(431, "Request Header Fields Too Large");
-        HSRV_PHRASE(451, "Unavailable For Legal Reasons");
-        HSRV_PHRASE(500, "Internal Server Error");
-        HSRV_PHRASE(501, "Not Implemented");
-        HSRV_PHRASE(502, "Bad Gateway");
-        HSRV_PHRASE(503, "Service Unavailable");
-        HSRV_PHRASE(504, "Gateway Timeout");
-        HSRV_PHRASE(505, "HTTP Version Not Supported");
-        HSRV_PHRASE(506, "Variant Also Negotiates");
-        HSRV_PHRASE(507, "Insufficient Storage");
-        HSRV_PHRASE(508, "Loop Detected");
-        HSRV_PHRASE(510, "Not Extended");
-        HSRV_PHRASE(511, "Network Authentication Required");
-    default: return hsrv_text_view("Unknown", 7);
+    static const struct {
+        short status;
+        char text[32];
+    } phrases[] = {
+        {100, "Continue"},
+        {101, "Switching Protocols"},
+        {102, "Processing"},
+        {103, "Early Hints"},
+        {104, "Upload Resumption Supported"},
+        {200, "OK"},
+        {201, "Created"},
+        {202, "Accepted"},
+        {203, "Non-Authoritative Information"},
+        {204, "No Content"},
+        {205, "Reset Content"},
+        {206, "Partial Content"},
+        {207, "Multi-Status"},
+        {208, "Already Reported"},
+        {226, "IM Used"},
+        {300, "Multiple Choices"},
+        {301, "Moved Permanently"},
+        {302, "Found"},
+        {303, "See Other"},
+        {304, "Not Modified"},
+        {305, "Use Proxy"},
+        {307, "Temporary Redirect"},
+        {308, "Permanent Redirect"},
+        {400, "Bad Request"},
+        {401, "Unauthorized"},
+        {402, "Payment Required"},
+        {403, "Forbidden"},
+        {404, "Not Found"},
+        {405, "Method Not Allowed"},
+        {406, "Not Acceptable"},
+        {407, "Proxy Authentication Required"},
+        {408, "Request Timeout"},
+        {409, "Conflict"},
+        {410, "Gone"},
+        {411, "Length Required"},
+        {412, "Precondition Failed"},
+        {413, "Content Too Large"},
+        {414, "URI Too Long"},
+        {415, "Unsupported Media Type"},
+        {416, "Range Not Satisfiable"},
+        {417, "Expectation Failed"},
+        {421, "Misdirected Request"},
+        {422, "Unprocessable Content"},
+        {423, "Locked"},
+        {424, "Failed Dependency"},
+        {425, "Too Early"},
+        {426, "Upgrade Required"},
+        {428, "Precondition Required"},
+        {429, "Too Many Requests"},
+        {431, "Request Header Fields Too Large"},
+        {451, "Unavailable For Legal Reasons"},
+        {500, "Internal Server Error"},
+        {501, "Not Implemented"},
+        {502, "Bad Gateway"},
+        {503, "Service Unavailable"},
+        {504, "Gateway Timeout"},
+        {505, "HTTP Version Not Supported"},
+        {506, "Variant Also Negotiates"},
+        {507, "Insufficient Storage"},
+        {508, "Loop Detected"},
+        {510, "Not Extended"},
+        {511, "Network Authentication Required"},
+    };
+    for (size_t i = 0; i < sizeof phrases / sizeof phrases[0]; i++) {
+        if (phrases[i].status == status) return hsrv_text_of(phrases[i].text);
     }
-#undef HSRV_PHRASE
+    return hsrv_text_of("Unknown");
 }
 
 // ---- media types ----
@@ -2483,25 +2486,21 @@ static int hsrv_log_result_status(httpsrv_result result) {
 }
 
 static const char *hsrv_log_item_text(httpsrv_log_item item) {
-    switch (item) {
-#define HTTPSRV_X(name, level, text) \
-    case HTTPSRV_LOG_##name: return text;
-        HTTPSRV_LOG_ITEMS(HTTPSRV_X)
+#define HTTPSRV_X(name, level, text) text "\0"
+    const char *words = HTTPSRV_LOG_ITEMS(HTTPSRV_X); // one after the other
 #undef HTTPSRV_X
-    case HTTPSRV_LOG_COUNT: break;
+    if ((unsigned)item >= HTTPSRV_LOG_COUNT) return "unknown item";
+    for (unsigned i = 0; i < (unsigned)item; i++) {
+        words += strlen(words) + 1;
     }
-    return "unknown item";
+    return words;
 }
 
 static httpsrv_log_level hsrv_log_item_level(httpsrv_log_item item) {
-    switch (item) {
-#define HTTPSRV_X(name, level, text) \
-    case HTTPSRV_LOG_##name: return HTTPSRV_LEVEL_##level;
-        HTTPSRV_LOG_ITEMS(HTTPSRV_X)
+#define HTTPSRV_X(name, level, text) (unsigned char)HTTPSRV_LEVEL_##level,
+    static const unsigned char levels[] = {HTTPSRV_LOG_ITEMS(HTTPSRV_X)};
 #undef HTTPSRV_X
-    case HTTPSRV_LOG_COUNT: break;
-    }
-    return HTTPSRV_LEVEL_DEBUG;
+    return (unsigned)item < HTTPSRV_LOG_COUNT ? (httpsrv_log_level)levels[item] : HTTPSRV_LEVEL_DEBUG;
 }
 
 // ===========================================================================================
@@ -3238,29 +3237,13 @@ static int hsrv_parser_target(httpsrv_parser *p, const char *buf, size_t len) {
 }
 
 static httpsrv_method_id hsrv_parser_method_id(httpsrv_str method) {
-#define HSRV_METHOD(name) \
-    if (memcmp(method.ptr, #name, sizeof #name - 1) == 0) return HTTPSRV_METHOD_##name
-    switch (method.len) {
-    case 3:
-        HSRV_METHOD(GET);
-        HSRV_METHOD(PUT);
-        break;
-    case 4:
-        HSRV_METHOD(POST);
-        HSRV_METHOD(HEAD);
-        break;
-    case 5:
-        HSRV_METHOD(PATCH);
-        HSRV_METHOD(TRACE);
-        break;
-    case 6: HSRV_METHOD(DELETE); break;
-    case 7:
-        HSRV_METHOD(OPTIONS);
-        HSRV_METHOD(CONNECT);
-        break;
-    default: break;
+    static const char names[][8] = {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"};
+    char name[8] = {0};
+    if (method.len >= sizeof name) return HTTPSRV_METHOD_OTHER;
+    memcpy(name, method.ptr, method.len);
+    for (int i = 0; i < (int)(sizeof names / sizeof names[0]); i++) {
+        if (memcmp(name, names[i], sizeof name) == 0) return (httpsrv_method_id)(HTTPSRV_METHOD_GET + i);
     }
-#undef HSRV_METHOD
     return HTTPSRV_METHOD_OTHER;
 }
 
@@ -13136,24 +13119,8 @@ static int64_t hsrv_server_number(httpsrv *srv, int64_t value, const hsrv_range 
 }
 
 static int hsrv_server_int(httpsrv *srv, int value, const char *name, int fallback, int least, int most, bool off) {
-    hsrv_range range;
-    range.name = name;
-    range.fallback = fallback;
-    range.least = least;
-    range.most = most;
-    range.off = off;
+    const hsrv_range range = {name, fallback, least, most, off};
     return (int)hsrv_server_number(srv, value, &range);
-}
-
-static int64_t hsrv_server_size(httpsrv *srv, int64_t value, const char *name, int64_t fallback, int64_t most,
-                                bool off) {
-    hsrv_range range;
-    range.name = name;
-    range.fallback = fallback;
-    range.least = off ? 0 : 16;
-    range.most = most;
-    range.off = off;
-    return hsrv_server_number(srv, value, &range);
 }
 
 static int hsrv_server_default_connections(void) {
@@ -13163,76 +13130,71 @@ static int hsrv_server_default_connections(void) {
     return soft - HSRV_KEPT_BACK < HSRV_MAX_CONNECTIONS ? (int)(soft - HSRV_KEPT_BACK) : HSRV_MAX_CONNECTIONS;
 }
 
-static void hsrv_server_complete_limits(httpsrv *srv) {
-    httpsrv_config *c = &srv->config;
-    const int connections = c->max.connections == 0 ? hsrv_server_default_connections() : c->max.connections;
-    c->max.connections = hsrv_server_int(srv, connections, "max.connections", 1, 1, HSRV_MAX_CONNECTIONS, true);
-    if (c->max.connections < 0) c->max.connections = HSRV_MAX_CONNECTIONS;
-    c->max.per_ip = hsrv_server_int(srv, c->max.per_ip, "max.per_ip", -1, 1, HSRV_MAX_CONNECTIONS, true);
-    c->max.head = hsrv_server_size(srv, c->max.head, "max.head", 16384, HSRV_MAX_HEAD, false);
-    c->max.uri = hsrv_server_size(srv, c->max.uri, "max.uri", 8192, HSRV_MAX_HEAD, false);
-    c->max.headers = hsrv_server_int(srv, c->max.headers, "max.headers", 100, 1, HSRV_MAX_FIELDS, false);
-    c->max.body = hsrv_server_size(srv, c->max.body, "max.body", 1 << 20, INT64_MAX, true);
-    c->max.memory = hsrv_server_size(srv, c->max.memory, "max.memory", -1, INT64_MAX, true);
-    c->max.requests = hsrv_server_int(srv, c->max.requests, "max.requests", -1, 1, INT_MAX, true);
-}
-
-static void hsrv_server_complete_timeouts(httpsrv *srv) {
-    httpsrv_config *c = &srv->config;
-    const int most = HSRV_MAX_TIMEOUT;
-    c->timeout_ms.head = hsrv_server_int(srv, c->timeout_ms.head, "timeout_ms.head", 10000, 1, most, true);
-    c->timeout_ms.body = hsrv_server_int(srv, c->timeout_ms.body, "timeout_ms.body", 10000, 1, most, true);
-    c->timeout_ms.idle = hsrv_server_int(srv, c->timeout_ms.idle, "timeout_ms.idle", 30000, 1, most, true);
-    c->timeout_ms.write = hsrv_server_int(srv, c->timeout_ms.write, "timeout_ms.write", 30000, 1, most, true);
-    c->timeout_ms.handler = hsrv_server_int(srv, c->timeout_ms.handler, "timeout_ms.handler", -1, 1, most, true);
-    c->timeout_ms.drain = hsrv_server_int(srv, c->timeout_ms.drain, "timeout_ms.drain", 10000, 0, most, true);
-    c->timeout_ms.grace = hsrv_server_int(srv, c->timeout_ms.grace, "timeout_ms.grace", 0, 0, most, false);
-    c->timeout_ms.events = hsrv_server_int(srv, c->timeout_ms.events, "timeout_ms.events", 15000, 1, most, true);
-}
-
-static void hsrv_server_complete_marks(httpsrv *srv) {
-    httpsrv_config *c = &srv->config;
-    hsrv_range range;
-    range.name = "write_mark.high";
-    range.fallback = 262144;
-    range.least = 1;
-    range.most = 1 << 30;
-    range.off = false;
-    c->write_mark.high = hsrv_server_number(srv, c->write_mark.high, &range);
-    range.name = "write_mark.low";
-    range.fallback = c->write_mark.high < 65536 ? c->write_mark.high / 4 : 65536;
-    range.least = 0;
-    range.most = c->write_mark.high;
-    c->write_mark.low = hsrv_server_number(srv, c->write_mark.low, &range);
-}
-
-static void hsrv_server_complete_compress(httpsrv *srv) {
-    httpsrv_config *c = &srv->config;
-    const bool given = c->compress.level || c->compress.min_size || c->compress.large || c->compress.pool;
-    if (!HSRV_CODES && (given || c->compress.types)) {
-        hsrv_server_fail(srv, HTTPSRV_UNSUPPORTED, "compress: built without HTTPSRV_ZLIB");
+// The numbers that depend on nothing, in the order in which the first that is wrong is told.
+static void hsrv_server_complete_numbers(httpsrv *srv) {
+#define HSRV_NUMBER(field, fallback, least, most, off)                         \
+    {                                                                          \
+        {#field, fallback, least, most, off}, offsetof(httpsrv_config, field), \
+            sizeof(((httpsrv_config *)NULL)->field) == sizeof(int64_t)         \
     }
-    c->compress.level = hsrv_server_int(srv, c->compress.level, "compress.level", 5, 1, 9, true);
-    c->compress.min_size = hsrv_server_int(srv, c->compress.min_size, "compress.min_size", 1024, 1, INT_MAX, false);
-    c->compress.large = hsrv_server_int(srv, c->compress.large, "compress.large", 65536, 1, INT_MAX, true);
+    static const struct {
+        hsrv_range range;
+        size_t at;
+        bool wide; // int64_t, else int
+    } numbers[] = {
+        HSRV_NUMBER(reactors, 1, 1, HSRV_MAX_REACTORS, false),
+        HSRV_NUMBER(acceptors, 0, 0, HSRV_MAX_REACTORS, false),
+        HSRV_NUMBER(socket_mode, 0, 0, 07777, false),
+        HSRV_NUMBER(backlog, 1024, 1, 65535, false),
+        HSRV_NUMBER(port, 0, 0, 65535, false),
+        HSRV_NUMBER(max.connections, 1, 1, HSRV_MAX_CONNECTIONS, true),
+        HSRV_NUMBER(max.per_ip, -1, 1, HSRV_MAX_CONNECTIONS, true),
+        HSRV_NUMBER(max.head, 16384, 16, HSRV_MAX_HEAD, false),
+        HSRV_NUMBER(max.uri, 8192, 16, HSRV_MAX_HEAD, false),
+        HSRV_NUMBER(max.headers, 100, 1, HSRV_MAX_FIELDS, false),
+        HSRV_NUMBER(max.body, 1 << 20, 0, INT64_MAX, true),
+        HSRV_NUMBER(max.memory, -1, 0, INT64_MAX, true),
+        HSRV_NUMBER(max.requests, -1, 1, INT_MAX, true),
+        HSRV_NUMBER(timeout_ms.head, 10000, 1, HSRV_MAX_TIMEOUT, true),
+        HSRV_NUMBER(timeout_ms.body, 10000, 1, HSRV_MAX_TIMEOUT, true),
+        HSRV_NUMBER(timeout_ms.idle, 30000, 1, HSRV_MAX_TIMEOUT, true),
+        HSRV_NUMBER(timeout_ms.write, 30000, 1, HSRV_MAX_TIMEOUT, true),
+        HSRV_NUMBER(timeout_ms.handler, -1, 1, HSRV_MAX_TIMEOUT, true),
+        HSRV_NUMBER(timeout_ms.drain, 10000, 0, HSRV_MAX_TIMEOUT, true),
+        HSRV_NUMBER(timeout_ms.grace, 0, 0, HSRV_MAX_TIMEOUT, false),
+        HSRV_NUMBER(timeout_ms.events, 15000, 1, HSRV_MAX_TIMEOUT, true),
+        HSRV_NUMBER(write_mark.high, 262144, 1, 1 << 30, false),
+        HSRV_NUMBER(compress.level, 5, 1, 9, true),
+        HSRV_NUMBER(compress.min_size, 1024, 1, INT_MAX, false),
+        HSRV_NUMBER(compress.large, 65536, 1, INT_MAX, true),
+        HSRV_NUMBER(min_rate, 128, 0, HSRV_MAX_RATE, true),
+    };
+#undef HSRV_NUMBER
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        void *at = (char *)&srv->config + numbers[i].at;
+        if (numbers[i].wide)
+            *(int64_t *)at = hsrv_server_number(srv, *(int64_t *)at, &numbers[i].range);
+        else
+            *(int *)at = (int)hsrv_server_number(srv, *(int *)at, &numbers[i].range);
+    }
 }
 
 static void hsrv_server_complete(httpsrv *srv) {
     httpsrv_config *c = &srv->config;
+    const bool compress = c->compress.level || c->compress.min_size || c->compress.large || c->compress.pool;
     if (c->reactors == HTTPSRV_ALL_CPUS) c->reactors = hsrv_platform_cpu_count();
-    c->reactors = hsrv_server_int(srv, c->reactors, "reactors", 1, 1, HSRV_MAX_REACTORS, false);
-    c->acceptors = hsrv_server_int(srv, c->acceptors, "acceptors", 0, 0, HSRV_MAX_REACTORS, false);
-    c->socket_mode = hsrv_server_int(srv, c->socket_mode, "socket_mode", 0, 0, 07777, false);
+    if (c->max.connections == 0) c->max.connections = hsrv_server_default_connections();
+    if (c->max.connections < 0 && c->max.connections != HTTPSRV_ZERO) c->max.connections = HSRV_MAX_CONNECTIONS;
+    hsrv_server_complete_numbers(srv);
+    const int64_t high = c->write_mark.high;
+    const hsrv_range low = {"write_mark.low", high < 65536 ? high / 4 : 65536, 0, high, false};
+    c->write_mark.low = hsrv_server_number(srv, c->write_mark.low, &low);
     if (c->handover < HTTPSRV_HANDOVER_LEAST || c->handover > HTTPSRV_HANDOVER_TURNS) {
         hsrv_server_fail(srv, HTTPSRV_ARG, "handover: %d is unknown", (int)c->handover);
     }
-    c->backlog = hsrv_server_int(srv, c->backlog, "backlog", 1024, 1, 65535, false);
-    c->port = hsrv_server_int(srv, c->port, "port", 0, 0, 65535, false);
-    hsrv_server_complete_limits(srv);
-    hsrv_server_complete_timeouts(srv);
-    hsrv_server_complete_marks(srv);
-    hsrv_server_complete_compress(srv);
-    c->min_rate = hsrv_server_size(srv, c->min_rate, "min_rate", 128, HSRV_MAX_RATE, true);
+    if (!HSRV_CODES && (compress || c->compress.types)) {
+        hsrv_server_fail(srv, HTTPSRV_UNSUPPORTED, "compress: built without HTTPSRV_ZLIB");
+    }
     if (c->server_name && !hsrv_text_all(hsrv_text_of(c->server_name), HSRV_VALUE) && c->server_name[0]) {
         hsrv_server_fail(srv, HTTPSRV_ARG, "server_name: has a character that no field may have");
     }
