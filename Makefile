@@ -19,7 +19,7 @@ SCRIPTS  = $(wildcard tests/test_*.sh)
 
 # Tests without a second thread, and those that are another one's once more with other macros: nothing for tsan.
 UNTHREADED = parser scan fuzz rooms_text rooms_emit rooms_memory rooms_router rooms_timers \
-    again_small file_cases_fallback files_fallback
+    again_small cases_long server_long file_cases_fallback files_fallback
 
 # Each program is a compilation of its own: as many at a time as there are CPUs.
 MAKEFLAGS += -j$(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
@@ -126,11 +126,17 @@ stress: ## STRESS_SECONDS (60) of a mixed load, a million deferred requests with
 	$(BUILD)/stress-asan 1000000 600
 	$(BUILD)/stress-tsan 100000 600
 
-size: ## code size of examples/hello.c at -Os; needs size (binutils)
+# What makes the smallest server.
+SMALLEST = -DHTTPSRV_API=static -DHTTPSRV_INLINE_ONLY -DHTTPSRV_NO_SHORTCUTS -DHTTPSRV_NO_REGEX
+
+size: ## code size of examples/hello.c at -Os, with everything and at its smallest; needs size (binutils)
 	@mkdir -p $(BUILD)
-	$(CC) -std=gnu11 -Os -I. -pthread -ffunction-sections -fdata-sections -Wl,--gc-sections -s \
+	$(CC) -std=gnu11 -Os -I. -pthread -s examples/hello.c -o $(BUILD)/hello-full
+	$(CC) -std=gnu11 -Os -I. -pthread -ffunction-sections -fdata-sections -Wl,--gc-sections $(SMALLEST) -s \
 	    examples/hello.c -o $(BUILD)/hello-small
-	@size $(BUILD)/hello-small
+	@for program in full small; do \
+	    printf '%-6s .text %s bytes\n' $$program "$$(size -A $(BUILD)/hello-$$program | awk '$$1 == ".text" {print $$2}')"; \
+	done
 
 info: ## versions of the tools that are installed
 	@for tool in "$(CC)" "$(CXX)" gcc clang make clang-format nm wrk strace; do \
@@ -179,6 +185,8 @@ $(BENCHES): $(BUILD)/%: bench/%.c httpsrv.h $(wildcard bench/*.h) $(BUILD)/flags
 	$(COMPILE) $< -o $@
 
 $(BUILD)/tests/test_again_small: tests/test_again.c
+$(BUILD)/tests/test_cases_long: tests/test_cases.c
+$(BUILD)/tests/test_server_long: tests/test_server.c
 $(BUILD)/tests/test_files_fallback: tests/test_files.c
 $(BUILD)/tests/test_file_cases_fallback: tests/test_file_cases.c
 

@@ -184,6 +184,9 @@
 
 // HTTPSRV_ZLIB, where the implementation is, compresses answers and decodes bodies with zlib: link with -lz.
 // HTTPSRV_NO_REGEX leaves out routes by regular expression, the only use of <regex.h>.
+// HTTPSRV_INLINE_ONLY, for small machines, leaves out all by which an answer can come later than its handler returns: pools,
+// httpsrv_defer, bodies in pieces and events. What asks for them gets UNSUPPORTED, or a token that is 0.
+// HTTPSRV_NO_SHORTCUTS leaves out what only saves time: short ways through heads, and for one that comes again.
 // HTTPSRV_NO_SIMD makes the parser scan eight bytes at a time in plain C, whatever vectors the compiler's flags allow. By
 // default it takes the widest of SSE2, SSSE3 (which -msse4.2 implies), AVX2 or NEON: build with -march=native where you can.
 
@@ -1215,7 +1218,22 @@ HTTPSRV_API bool httpsrv_parse_done(const httpsrv_parser *parser);
 #define HSRV_LIKELY(x)   __builtin_expect(!!(x), 1)
 #define HSRV_UNLIKELY(x) __builtin_expect(!!(x), 0)
 #define HSRV_FALLTHROUGH __attribute__((fallthrough))
-#define HSRV_APART       __attribute__((noinline)) // so that what comes more often needs fewer registers and less stack
+
+// Whether answers can come later than their handlers return. What only those need is asked for behind this.
+#ifdef HTTPSRV_INLINE_ONLY
+#define HSRV_LATER false
+#else
+#define HSRV_LATER true
+#endif
+
+// Whether there are ways that only save time. Each ends where the long one does.
+#ifdef HTTPSRV_NO_SHORTCUTS
+#define HSRV_SHORTCUTS false
+#else
+#define HSRV_SHORTCUTS true
+#endif
+
+#define HSRV_APART __attribute__((noinline)) // so that what comes more often needs fewer registers and less stack
 
 // The seam: nothing else in this file talks to the kernel. A test that defines HTTPSRV_SEAM as the name of a file, which is
 // included behind these functions, replaces any of them by a function and a macro of the same name, to fail calls on
@@ -1570,7 +1588,9 @@ static int hsrv_platform_cpu_count(void) {
     hsrv_sys_get_cpus(&cpus);
     int count = 0;
     for (size_t i = 0; i < sizeof cpus.mask / sizeof cpus.mask[0]; i++) {
-        count += __builtin_popcountl(cpus.mask[i]);
+        for (unsigned long rest = cpus.mask[i]; rest != 0; rest &= rest - 1) {
+            count++;
+        }
     }
     return count > 0 ? count : 1;
 }
@@ -2329,7 +2349,7 @@ static ptrdiff_t hsrv_text_base64_decode(char *out, httpsrv_str s) {
     return (bits & ((1u << count) - 1)) == 0 ? n : -1;
 }
 
-static inline char *hsrv_text_two_digits(char *out, int n) {
+static char *hsrv_text_two_digits(char *out, uint32_t n) {
     out[0] = (char)('0' + n / 10);
     out[1] = (char)('0' + n % 10);
     return out + 2;
@@ -2339,13 +2359,13 @@ static inline char *hsrv_text_two_digits(char *out, int n) {
 // that the leap day comes last.
 static char *hsrv_text_format_date(char *out, int64_t unix_seconds) {
     static const char weekdays[] = "ThuFriSatSunMonTueWed", months[] = "MarAprMayJunJulAugSepOctNovDecJanFeb";
-    const int64_t days = unix_seconds / 86400, second = unix_seconds % 86400;
-    const int64_t shifted = days + 719468, era = shifted / 146097, day_of_era = shifted % 146097;
-    const int64_t year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
-    const int64_t day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    const int64_t month = (5 * day_of_year + 2) / 153;
-    const int day = (int)(day_of_year - (153 * month + 2) / 5 + 1);
-    const int year = (int)(year_of_era + era * 400 + (month >= 10 ? 1 : 0));
+    const uint32_t days = (uint32_t)(unix_seconds / 86400), second = (uint32_t)(unix_seconds % 86400);
+    const uint32_t shifted = days + 719468, era = shifted / 146097, day_of_era = shifted % 146097;
+    const uint32_t year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
+    const uint32_t day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    const uint32_t month = (5 * day_of_year + 2) / 153;
+    const uint32_t day = day_of_year - (153 * month + 2) / 5 + 1;
+    const uint32_t year = year_of_era + era * 400 + (month >= 10 ? 1 : 0);
     out = hsrv_text_append(out, hsrv_text_view(weekdays + 3 * (days % 7), 3));
     out = HSRV_APPEND(out, ", ");
     out = hsrv_text_two_digits(out, day);
@@ -2355,11 +2375,11 @@ static char *hsrv_text_format_date(char *out, int64_t unix_seconds) {
     out = hsrv_text_two_digits(out, year / 100 % 100);
     out = hsrv_text_two_digits(out, year % 100);
     *out++ = ' ';
-    out = hsrv_text_two_digits(out, (int)(second / 3600));
+    out = hsrv_text_two_digits(out, second / 3600);
     *out++ = ':';
-    out = hsrv_text_two_digits(out, (int)(second / 60 % 60));
+    out = hsrv_text_two_digits(out, second / 60 % 60);
     *out++ = ':';
-    out = hsrv_text_two_digits(out, (int)(second % 60));
+    out = hsrv_text_two_digits(out, second % 60);
     return HSRV_APPEND(out, " GMT");
 }
 
@@ -3612,7 +3632,8 @@ static int hsrv_parser_fields(httpsrv_parser *p, const char *buf, size_t len, ht
     for (;;) {
         int step = 0;
         const bool at_line = p->state == HSRV_HEAD_NAME && p->pos == p->mark;
-        if (at_line && p->phase == HTTPSRV_PHASE_HEAD) step = hsrv_parser_quick_lines(p, buf, buf + len, out);
+        const bool quick = HSRV_SHORTCUTS && at_line && p->phase == HTTPSRV_PHASE_HEAD;
+        if (quick) step = hsrv_parser_quick_lines(p, buf, buf + len, out);
         if (step != 0) return step;
         switch (p->state) {
         case HSRV_HEAD_NAME:
@@ -3682,7 +3703,8 @@ static int hsrv_parser_first_line(httpsrv_parser *p, const char *buf, size_t len
         break;
     default: break;
     }
-    if (p->state == HSRV_HEAD_METHOD && p->pos == p->mark) hsrv_parser_quick_first_line(p, buf, buf + len, out);
+    const bool quick = HSRV_SHORTCUTS && p->state == HSRV_HEAD_METHOD && p->pos == p->mark;
+    if (quick) hsrv_parser_quick_first_line(p, buf, buf + len, out);
     if (p->state == HSRV_HEAD_METHOD) step = hsrv_parser_method(p, buf, len);
     if (step > 0 && p->state == HSRV_HEAD_TARGET) step = hsrv_parser_target(p, buf, len);
     if (step > 0 && p->state == HSRV_HEAD_VERSION) step = hsrv_parser_version(p, buf, len, out);
@@ -6409,6 +6431,7 @@ static void hsrv_loop_make_block(hsrv_loop *loop) {
     out = hsrv_text_format_date(out, loop->date_second);
     out = HSRV_APPEND(out, "\r\n");
     loop->status_block = hsrv_text_view(loop->block, (size_t)(out - loop->block));
+    if (!HSRV_SHORTCUTS) return;
     out = HSRV_APPEND(out, "Content-Type: ");
     out = hsrv_text_append(out, hsrv_text_view(loop->plain_type, loop->plain_type_len));
     out = HSRV_APPEND(out, "\r\nContent-Length: ");
@@ -6522,7 +6545,7 @@ static inline void hsrv_loop_forget_again(hsrv_loop *loop, const httpsrv_req *re
 // The place of a request whose memory goes is free for another one.
 static void hsrv_loop_free_request(hsrv_loop *loop, httpsrv_req *req) {
     hsrv_loop_forget_again(loop, req);
-    if (req->place) {
+    if (HSRV_LATER && req->place) {
         req->place->next = loop->free_places;
         loop->free_places = req->place_number;
     }
@@ -6737,7 +6760,7 @@ static httpsrv_req *hsrv_loop_take_request(hsrv_loop *loop) {
     req->posts_end = &req->posts;
     req->dones_end = &req->dones;
     req->message.kind = HSRV_MESSAGE_RETURNED;
-    if (hsrv_loop_take_place(loop, req)) return req;
+    if (!HSRV_LATER || hsrv_loop_take_place(loop, req)) return req;
     hsrv_loop_free_request(loop, req);
     return NULL;
 }
@@ -6821,7 +6844,7 @@ static void hsrv_loop_stop_waiting(hsrv_loop *loop, httpsrv_req *req) {
 // is at the point where its handler has been found.
 static inline httpsrv_req *hsrv_loop_take_again(hsrv_loop *loop) {
     hsrv_again *again = &loop->again;
-    if (!again->idle || loop->window_len < again->len) return NULL;
+    if (!HSRV_SHORTCUTS || !again->idle || loop->window_len < again->len) return NULL;
     if (memcmp(loop->window, again->bytes, again->len) != 0) return NULL;
     again->idle = false;
     again->patience = 0;
@@ -6831,7 +6854,7 @@ static inline httpsrv_req *hsrv_loop_take_again(hsrv_loop *loop) {
 // The request's own resources are gone already, see hsrv_request_release.
 static void hsrv_loop_give_request(hsrv_loop *loop, httpsrv_req *req) {
     const bool again = req == loop->again.req;
-    if (!req->place || (!again && loop->num_spare == HSRV_SPARE_REQUESTS)) {
+    if ((HSRV_LATER && !req->place) || (!again && loop->num_spare == HSRV_SPARE_REQUESTS)) {
         hsrv_loop_free_request(loop, req);
         return;
     }
@@ -7276,8 +7299,8 @@ static inline char *hsrv_request_first_memory(const hsrv_loop *loop, httpsrv_req
 
 // Frees what a request holds and makes it fit for the next head. [loop]
 static void hsrv_request_release(hsrv_loop *loop, httpsrv_req *req) {
-    if (req->shared) hsrv_request_release_shared(req);
-    if (req->stream.used) hsrv_request_release_stream(req);
+    if (HSRV_LATER && req->shared) hsrv_request_release_shared(req);
+    if (HSRV_LATER && req->stream.used) hsrv_request_release_stream(req);
     if (req->form_read) hsrv_request_drop_form(req);
     if (req->dones) hsrv_request_drop_dones(req);
     if (req->answer.release) req->answer.release(req->answer.release_arg);
@@ -7303,7 +7326,7 @@ static void hsrv_request_release(hsrv_loop *loop, httpsrv_req *req) {
 // Whether its head is kept, it was answered the short way, and its handler has taken nothing that hsrv_request_release would
 // have to give back: what is more than a few words comes out of the request's memory.
 static inline bool hsrv_request_is_light(const hsrv_loop *loop, httpsrv_req *req) {
-    if (!req->answer.plain || req != loop->again.req) return false;
+    if (!HSRV_SHORTCUTS || !req->answer.plain || req != loop->again.req) return false;
     if (req->arena.cur != hsrv_request_first_memory(loop, req) || req->arena.blocks) return false;
     return !req->shared && !req->stream.used && !req->form_read && !req->dones && !req->answered_twice;
 }
@@ -7354,7 +7377,8 @@ static bool hsrv_request_leave_buffer(httpsrv_req *req) {
 // False if it does not.
 static bool hsrv_request_keep_again(httpsrv_req *req) {
     hsrv_again *again = &req->loop->again;
-    if (req->route->pool || req->route->on_body) return false; // leaves the reactor's buffer in any case
+    if (!HSRV_SHORTCUTS || req->route->pool || req->route->on_body)
+        return false; // leaves the reactor's buffer in any case
     if (again->wait > 0) {
         again->wait--;
         return false;
@@ -7646,9 +7670,17 @@ static void hsrv_conn_free_input(hsrv_loop *loop, hsrv_conn *c) {
     c->in = NULL;
 }
 
+static inline bool hsrv_conn_streams(const hsrv_conn *c) {
+    return HSRV_LATER && c->state == HSRV_CONN_STREAM;
+}
+
+static inline bool hsrv_conn_reads_events(const hsrv_conn *c) {
+    return hsrv_conn_streams(c) && c->req->stream.events;
+}
+
 // Whether an orderly end would pass for that of an answer which has none yet: only a reset tells otherwise.
 static bool hsrv_conn_is_torn(const hsrv_conn *c) {
-    if (c->state != HSRV_CONN_STREAM || !c->req->stream.head_out || c->req->stream.silent) return false;
+    if (!hsrv_conn_streams(c) || !c->req->stream.head_out || c->req->stream.silent) return false;
     const bool complete = c->req->stream.end_out && !c->out.first;
     return c->req->answer.framing == HSRV_FRAMING_CLOSE && !complete;
 }
@@ -7663,25 +7695,31 @@ static void hsrv_conn_close(hsrv_loop *loop, hsrv_conn *c) {
     loop->closing = c;
 }
 
-// Lets go of the request. One that is away becomes an orphan, to be freed when it comes home.
-static void hsrv_conn_drop_request(hsrv_loop *loop, hsrv_conn *c) {
-    httpsrv_req *req = c->req;
-    if (!req) return;
-    c->req = NULL;
+// Tells whoever has the request that its client has left. True if it is away: then it becomes an orphan, to be freed when it
+// comes home.
+static bool hsrv_conn_give_up_request(hsrv_loop *loop, httpsrv_req *req) {
     if (req->away && !req->given_up) hsrv_request_give_up(req);
     if (req->waiting) {
         hsrv_loop_stop_waiting(loop, req);
         req->away = false;
     }
-    if (!req->away) {
-        const bool unanswered = req->answered == HSRV_ANSWER_NONE || req->answered == HSRV_ANSWER_BEGUN;
-        const bool told = !req->stream.used || !req->shared || req->given_up || !unanswered || req->delivery;
-        if (!told && hsrv_request_bar(req) != HSRV_PLACE_DOOMED) hsrv_request_tell_gone(req);
-        hsrv_request_release(loop, req);
-        return;
+    if (req->away) {
+        req->conn = NULL;
+        loop->num_orphans++;
+        return true;
     }
-    req->conn = NULL;
-    loop->num_orphans++;
+    const bool unanswered = req->answered == HSRV_ANSWER_NONE || req->answered == HSRV_ANSWER_BEGUN;
+    const bool told = !req->stream.used || !req->shared || req->given_up || !unanswered || req->delivery;
+    if (!told && hsrv_request_bar(req) != HSRV_PLACE_DOOMED) hsrv_request_tell_gone(req);
+    return false;
+}
+
+static void hsrv_conn_drop_request(hsrv_loop *loop, hsrv_conn *c) {
+    httpsrv_req *req = c->req;
+    if (!req) return;
+    c->req = NULL;
+    if (HSRV_LATER && hsrv_conn_give_up_request(loop, req)) return;
+    hsrv_request_release(loop, req);
 }
 
 // The end of a connection on the closing list.
@@ -7713,8 +7751,7 @@ static bool hsrv_conn_ahead(const hsrv_conn *c) {
 // How long periods are in which something has to move, in ms; 0: nothing has to.
 static uint32_t hsrv_conn_period(const hsrv_loop *loop, const hsrv_conn *c, hsrv_ring ring) {
     if (ring != HSRV_RING_BODY && ring != HSRV_RING_WRITE) return 0;
-    const bool events = c->state == HSRV_CONN_STREAM && c->req->stream.events; // there may be few to take
-    const bool rated = loop->srv->config.min_rate > 0 && !events;
+    const bool rated = loop->srv->config.min_rate > 0 && !hsrv_conn_reads_events(c); // there may be few to take
     const uint32_t timeout = loop->wheels[ring].duration;
     if (ring == HSRV_RING_BODY) return rated ? HTTPSRV_RATE_PERIOD : 0;
     return rated && (timeout == 0 || timeout > HTTPSRV_RATE_PERIOD) ? HTTPSRV_RATE_PERIOD : timeout;
@@ -7724,8 +7761,8 @@ static uint32_t hsrv_conn_period(const hsrv_loop *loop, const hsrv_conn *c, hsrv
 static void hsrv_conn_review_period(const hsrv_loop *loop, hsrv_conn *c, hsrv_ring ring) {
     const uint32_t period = hsrv_conn_period(loop, c, ring);
     if (period == 0 || (uint32_t)loop->now - c->period < period) return;
-    const bool events = c->state == HSRV_CONN_STREAM && c->req->stream.events;
-    const int64_t rate = events ? 0 : loop->srv->config.min_rate, wanted = rate > 0 ? rate * period / 1000 : 0;
+    const int64_t rate = hsrv_conn_reads_events(c) ? 0 : loop->srv->config.min_rate,
+                  wanted = rate > 0 ? rate * period / 1000 : 0;
     const bool stuck = ring == HSRV_RING_WRITE;
     const uint32_t moved = c->moved - (stuck ? hsrv_sys_unsent(c->fd) : 0u) - c->period_mark;
     if ((int32_t)moved > 0 && (int64_t)moved >= wanted) hsrv_conn_begin_period(loop, c, stuck);
@@ -7790,7 +7827,7 @@ static void hsrv_conn_after_send(hsrv_loop *loop, hsrv_conn *c, hsrv_io io, size
     c->stamp = (uint32_t)loop->now;
     loop->write_budget -= done < loop->write_budget ? done : loop->write_budget;
     hsrv_platform_count(&loop->counters.bytes_out, done);
-    if (c->state == HSRV_CONN_STREAM && c->req->stream.head_out) hsrv_request_sent(c->req, done);
+    if (hsrv_conn_streams(c) && c->req->stream.head_out) hsrv_request_sent(c->req, done);
 }
 
 // Sends bytes of the file that comes first. A short transfer says nothing about the socket: only EAGAIN does. A file that
@@ -8143,7 +8180,7 @@ static hsrv_event hsrv_conn_parse(hsrv_loop *loop, hsrv_conn *c) {
     case HSRV_CONN_HEAD: return hsrv_conn_parse_head(loop, c);
     case HSRV_CONN_BODY:
     case HSRV_CONN_DISCARD: return hsrv_conn_parse_body(loop, c);
-    case HSRV_CONN_STREAM: return hsrv_conn_parse_stream(loop, c);
+    case HSRV_CONN_STREAM: return HSRV_LATER ? hsrv_conn_parse_stream(loop, c) : HSRV_EVENT_NONE;
     case HSRV_CONN_LINGER: return hsrv_conn_drop_input(loop, c);
     default: return HSRV_EVENT_NONE;
     }
@@ -8212,10 +8249,10 @@ static hsrv_ring hsrv_conn_ring(const hsrv_conn *c) {
     case HSRV_CONN_HEAD: return HSRV_RING_HEAD;
     case HSRV_CONN_BODY:
     case HSRV_CONN_DISCARD: return HSRV_RING_BODY;
-    case HSRV_CONN_STREAM: return hsrv_conn_stream_ring(c);
+    case HSRV_CONN_STREAM: return HSRV_LATER ? hsrv_conn_stream_ring(c) : HSRV_RINGS;
     case HSRV_CONN_BUSY: {
         const httpsrv_req *req = c->req;
-        return req && req->away && req->route->timeout_ms > 0 ? HSRV_RING_HANDLER : HSRV_RINGS;
+        return HSRV_LATER && req && req->away && req->route->timeout_ms > 0 ? HSRV_RING_HANDLER : HSRV_RINGS;
     }
     default: return HSRV_RINGS;
     }
@@ -8250,7 +8287,7 @@ static void hsrv_conn_note_reading(hsrv_loop *loop, hsrv_conn *c, bool reads) {
 
 static void hsrv_conn_arm(hsrv_loop *loop, hsrv_conn *c) {
     const hsrv_ring ring = hsrv_conn_ring(c);
-    if (c->state == HSRV_CONN_STREAM) hsrv_conn_note_reading(loop, c, ring == HSRV_RING_BODY);
+    if (hsrv_conn_streams(c)) hsrv_conn_note_reading(loop, c, ring == HSRV_RING_BODY);
     if (ring != HSRV_RINGS && loop->wheels[ring].tick > 0)
         hsrv_timers_arm(loop, c, ring, hsrv_conn_deadline(loop, c, ring));
 }
@@ -8401,15 +8438,15 @@ static char *hsrv_emit_head(char *out, const hsrv_loop *loop, const hsrv_answer 
     const bool replaced = answer->own_type && answer->type.ptr; // a type by argument wins over one set as a field
     for (const hsrv_header *h = answer->headers; h; h = h->next) {
         if (replaced && hsrv_text_equal_nocase(h->name, hsrv_text_of("content-type"))) continue;
-        const bool weak = answer->coded && h->value.len > 0 && h->value.ptr[0] == '"';
+        const bool weak = HSRV_CODES && answer->coded && h->value.len > 0 && h->value.ptr[0] == '"';
         if (weak && hsrv_text_equal_nocase(h->name, hsrv_text_of("etag"))) // the bytes are others now
             out = HSRV_APPEND(hsrv_text_append(out, h->name), ": W/");
         else
             out = HSRV_APPEND(hsrv_text_append(out, h->name), ": ");
         out = HSRV_APPEND(hsrv_text_append(out, h->value), "\r\n");
     }
-    if (answer->coded) out = HSRV_APPEND(out, "Content-Encoding: gzip\r\n");
-    if (answer->varies) out = HSRV_APPEND(out, "Vary: Accept-Encoding\r\n");
+    if (HSRV_CODES && answer->coded) out = HSRV_APPEND(out, "Content-Encoding: gzip\r\n");
+    if (HSRV_CODES && answer->varies) out = HSRV_APPEND(out, "Vary: Accept-Encoding\r\n");
     if (has_length) out = hsrv_emit_framing(out, answer);
     if (how->close) out = HSRV_APPEND(out, "Connection: close\r\n");
     if (how->say_keep_alive) out = HSRV_APPEND(out, "Connection: keep-alive\r\n");
@@ -8823,7 +8860,7 @@ static bool hsrv_response_gone(const httpsrv_req *req) {
 
 // The answer itself: bytes at once on the reactor, staged on a worker.
 static httpsrv_result hsrv_response_put(httpsrv_req *req, hsrv_answer *answer) {
-    if (!req->inline_conn) return hsrv_response_stage(req, answer);
+    if (HSRV_LATER && !req->inline_conn) return hsrv_response_stage(req, answer);
     const hsrv_manner how = hsrv_emit_manner(req->loop, req->inline_conn, req);
     const httpsrv_result result = hsrv_emit_answer(req->loop, req->inline_conn, answer, &how);
     if (result == HTTPSRV_OK) req->answered = HSRV_ANSWER_SENT;
@@ -8960,7 +8997,7 @@ static httpsrv_result hsrv_response_pass_on(httpsrv_req *req, hsrv_answer *answe
 // Claims the answer if others can give it too. False if that is too late. Before anything else: an answer that is noted in
 // the request, as SENT for a client that has left too, is the holder's alone.
 static bool hsrv_response_claim(httpsrv_req *req) {
-    return !req->shared ||
+    return !HSRV_LATER || !req->shared ||
            hsrv_request_swap(req->place, hsrv_request_generation(req), HSRV_PLACE_OPEN, HSRV_PLACE_CLAIMED);
 }
 
@@ -8971,7 +9008,7 @@ static httpsrv_result hsrv_response_give(httpsrv_req *req, hsrv_answer *answer) 
         return HTTPSRV_GONE;
     }
     const httpsrv_result result = hsrv_response_pass_on(req, answer);
-    if (result != HTTPSRV_OK && req->shared) hsrv_request_unclaim(req);
+    if (HSRV_LATER && result != HTTPSRV_OK && req->shared) hsrv_request_unclaim(req);
     return result;
 }
 
@@ -9082,7 +9119,7 @@ static HSRV_APART httpsrv_result hsrv_response_reply_fully(httpsrv_req *req, int
 }
 
 static httpsrv_result hsrv_response_reply(httpsrv_req *req, int status, const char *type, httpsrv_str body) {
-    if (status == 200 && type && hsrv_response_reply_plain(req, type, body)) return HTTPSRV_OK;
+    if (HSRV_SHORTCUTS && status == 200 && type && hsrv_response_reply_plain(req, type, body)) return HTTPSRV_OK;
     return hsrv_response_reply_fully(req, status, type, body);
 }
 
@@ -9091,7 +9128,7 @@ static httpsrv_result hsrv_response_reply(httpsrv_req *req, int status, const ch
 static httpsrv_token hsrv_response_defer(httpsrv_req *req) {
     httpsrv_token none;
     none.id = 0;
-    if (req->answered != HSRV_ANSWER_NONE && req->answered != HSRV_ANSWER_BEGUN) return none;
+    if (!HSRV_LATER || (req->answered != HSRV_ANSWER_NONE && req->answered != HSRV_ANSWER_BEGUN)) return none;
     if (!req->shared) hsrv_request_open_place(req);
     req->deferred = true;
     __atomic_fetch_or(&req->claim, HSRV_CLAIM_DEFERRED, __ATOMIC_RELAXED);
@@ -9100,6 +9137,7 @@ static httpsrv_token hsrv_response_defer(httpsrv_req *req) {
 
 // Whoever comes second, this or the end of the request, makes the call.
 static httpsrv_result hsrv_response_on_gone(httpsrv_req *req, httpsrv_fn fn, void *arg) {
+    if (!HSRV_LATER) return HTTPSRV_UNSUPPORTED;
     if (__atomic_load_n(&req->gone, __ATOMIC_RELAXED) & HSRV_GONE_WATCHED) return HTTPSRV_STATE;
     if (!req->shared) hsrv_request_open_place(req);
     req->gone_fn = fn;
@@ -9202,6 +9240,7 @@ static httpsrv_result hsrv_response_finish(httpsrv *srv, httpsrv_token token, co
 
 // [any]
 static httpsrv_result hsrv_response_post(httpsrv *srv, httpsrv_token token, httpsrv_handler handler, void *user) {
+    if (!HSRV_LATER) return HTTPSRV_UNSUPPORTED;
     hsrv_loop *const *loops = __atomic_load_n(&srv->wake, __ATOMIC_ACQUIRE);
     const uint32_t loop = (uint32_t)token.id >> HSRV_LOOP_SHIFT;
     if (token.id == 0 || !loops || loop >= (uint32_t)srv->config.reactors) return HTTPSRV_ARG;
@@ -9325,6 +9364,7 @@ static httpsrv_result hsrv_response_start(httpsrv_req *req, hsrv_answer *answer)
 }
 
 static httpsrv_result hsrv_response_begin(httpsrv_req *req, int status, const char *type, int64_t length) {
+    if (!HSRV_LATER) return HTTPSRV_UNSUPPORTED;
     httpsrv_answer given;
     memset(&given, 0, sizeof given);
     given.status = status;
@@ -9445,6 +9485,7 @@ static httpsrv_result hsrv_response_wait_drain(httpsrv_req *req) {
 }
 
 static httpsrv_result hsrv_response_on_drain(httpsrv_req *req, httpsrv_handler fn, void *user) {
+    if (!HSRV_LATER) return HTTPSRV_UNSUPPORTED;
     if (req->answered != HSRV_ANSWER_NONE && req->answered != HSRV_ANSWER_BEGUN) return HTTPSRV_STATE;
     req->stream.used = true;
     req->stream.on_drain = fn;
@@ -11331,6 +11372,7 @@ static void hsrv_session_post(hsrv_news *news, hsrv_loop *loop, int number) {
 
 // To one reader: an event, or the end (NULL).
 static httpsrv_result hsrv_session_send(httpsrv *srv, httpsrv_token token, const httpsrv_event *event) {
+    if (!HSRV_LATER) return HTTPSRV_UNSUPPORTED;
     if (event && !hsrv_frames_event_valid(event)) return HTTPSRV_ARG;
     hsrv_place *place = hsrv_request_find_place(srv, token);
     const uint32_t cell = place ? __atomic_load_n(&place->cell, __ATOMIC_RELAXED) : 0, state = cell & 3u;
@@ -11350,6 +11392,7 @@ static httpsrv_result hsrv_session_send(httpsrv *srv, httpsrv_token token, const
 }
 
 static httpsrv_result hsrv_session_publish(httpsrv *srv, httpsrv_str channel, const httpsrv_event *event) {
+    if (!HSRV_LATER) return HTTPSRV_UNSUPPORTED;
     if (!hsrv_frames_event_valid(event)) return HTTPSRV_ARG;
     hsrv_loop *const *loops = __atomic_load_n(&srv->wake, __ATOMIC_ACQUIRE);
     if (!loops) return HTTPSRV_STATE;
@@ -11393,7 +11436,7 @@ static void hsrv_session_open(hsrv_loop *loop, httpsrv_req *req) {
 static httpsrv_token hsrv_session_begin(httpsrv_req *req, httpsrv_str channel) {
     httpsrv_token token;
     token.id = 0;
-    if (req->answered != HSRV_ANSWER_NONE) return token;
+    if (!HSRV_LATER || req->answered != HSRV_ANSWER_NONE) return token;
     const hsrv_answer before = req->answer;
     httpsrv_result result = hsrv_response_set(req, hsrv_text_of("Cache-Control"), hsrv_text_of("no-store"));
     if (result == HTTPSRV_OK && channel.ptr && !hsrv_session_want_channel(req, channel)) result = HTTPSRV_NOMEM;
@@ -11536,7 +11579,8 @@ static void hsrv_dispatch_refuse_with(hsrv_loop *loop, hsrv_conn *c, int status,
                                       httpsrv_str extra, httpsrv_str value) {
     httpsrv_req *req = c->req;
     if (item != HTTPSRV_LOG_NONE) hsrv_loop_note(loop, item, c, 0);
-    const bool held = req->away && req->parser.phase != HTTPSRV_PHASE_DONE; // its holder cannot be waited for
+    const bool held =
+        HSRV_LATER && req->away && req->parser.phase != HTTPSRV_PHASE_DONE; // its holder cannot be waited for
     const hsrv_manner how = hsrv_emit_manner_of(loop, c, req, held || hsrv_emit_is_unread(req));
     hsrv_dispatch_say(loop, c, status, &how, extra, value);
 }
@@ -11819,7 +11863,7 @@ static void hsrv_dispatch_break_off(hsrv_loop *loop, hsrv_conn *c, httpsrv_log_i
 
 // The client cannot have what it wants: it is told so, if its answer has not begun.
 static void hsrv_dispatch_fault(hsrv_loop *loop, hsrv_conn *c, int status, httpsrv_log_item item) {
-    if (c->state == HSRV_CONN_STREAM && c->req->stream.head_out)
+    if (hsrv_conn_streams(c) && c->req->stream.head_out)
         hsrv_dispatch_break_off(loop, c, item);
     else
         hsrv_dispatch_end_with(loop, c, status, item);
@@ -11898,16 +11942,16 @@ static bool hsrv_dispatch_can_go_on(const httpsrv_req *req) {
 // Call-backs on the loop have returned: the request is answered, or goes on, or nobody is there who could.
 static void hsrv_dispatch_conclude(hsrv_loop *loop, hsrv_conn *c) {
     httpsrv_req *req = c->req;
-    const bool begun = req->answered == HSRV_ANSWER_BEGUN;
+    const bool begun = HSRV_LATER && req->answered == HSRV_ANSWER_BEGUN;
     if (req->answered > HSRV_ANSWER_BEGUN) req->away = false; // the holder has claimed it: nobody else brings it home
     if (c->flags & HSRV_CONN_LOST) return;                    // which is seen next
-    if (req->stream.broken) {
+    if (HSRV_LATER && req->stream.broken) {
         hsrv_dispatch_break_off(loop, c, HTTPSRV_LOG_BROKEN_OFF);
-    } else if (req->answered == HSRV_ANSWER_STAGED) {
+    } else if (HSRV_LATER && req->answered == HSRV_ANSWER_STAGED) {
         if (!hsrv_dispatch_pack(loop, c)) hsrv_dispatch_staged(loop, c);
     } else if (req->answered > HSRV_ANSWER_BEGUN) {
         hsrv_dispatch_answered(loop, c);
-    } else if (!req->deferred && !hsrv_dispatch_can_go_on(req)) {
+    } else if (!HSRV_LATER || (!req->deferred && !hsrv_dispatch_can_go_on(req))) {
         if (begun)
             hsrv_dispatch_break_off(loop, c, HTTPSRV_LOG_BROKEN_OFF);
         else
@@ -11927,7 +11971,7 @@ static void hsrv_dispatch_stop_events(hsrv_loop *loop, hsrv_conn *c) {
 // What else is due: a client that waits to be asked for its body is, once a call-back is there to take it; and a stream of
 // events that begins in the drain ends.
 static void hsrv_dispatch_attend(hsrv_loop *loop, hsrv_conn *c) {
-    if (c->state != HSRV_CONN_STREAM) return;
+    if (!hsrv_conn_streams(c)) return;
     const httpsrv_req *req = c->req;
     const hsrv_stream *s = &req->stream;
     if (req->owes_continue && req->on_body && !s->paused && !s->head_out) hsrv_emit_continue(loop, c);
@@ -11979,8 +12023,9 @@ static void hsrv_dispatch_deferred(hsrv_loop *loop, hsrv_conn *c) {
 // A call-back on the loop has returned.
 static void hsrv_dispatch_go_on(hsrv_loop *loop, hsrv_conn *c) {
     const httpsrv_req *req = c->req;
-    const bool defers = req->deferred && !req->away && req->answered <= HSRV_ANSWER_BEGUN && !req->stream.broken;
-    if (defers) // for a client that is lost as well: somebody may be about to finish it
+    const bool unanswered = req->answered <= HSRV_ANSWER_BEGUN && !req->stream.broken;
+    if (HSRV_LATER && req->deferred && !req->away &&
+        unanswered) // for a client that is lost as well: somebody may be about to finish it
         hsrv_dispatch_deferred(loop, c);
     else
         hsrv_dispatch_conclude(loop, c);
@@ -12093,7 +12138,7 @@ static bool hsrv_dispatch_move_waiting(hsrv_loop *loop, hsrv_pool *pool, int n) 
 // Whoever finds a pool full says that it wants room, and tries once more: see hsrv_pool_want_room.
 static void hsrv_dispatch_serve_waiting(hsrv_loop *loop) {
     bool starved = false;
-    if (!loop->starved) return;
+    if (!HSRV_LATER || !loop->starved) return;
     for (int n = 0; n < loop->srv->num_pools; n++) {
         hsrv_pool *pool = loop->srv->pools[n];
         if (hsrv_dispatch_move_waiting(loop, pool, n)) continue;
@@ -12126,7 +12171,7 @@ static void hsrv_dispatch_no_room(hsrv_loop *loop, hsrv_conn *c) {
 
 // Wakes workers for the jobs of this turn.
 static void hsrv_dispatch_wake_pools(hsrv_loop *loop) {
-    if (HSRV_LIKELY(!loop->offers)) return;
+    if (!HSRV_LATER || HSRV_LIKELY(!loop->offers)) return;
     loop->offers = false;
     for (int n = 0; n < loop->srv->num_pools; n++) {
         if (loop->offered[n] > 0) hsrv_pool_wake(loop->srv->pools[n], loop->offered[n]);
@@ -12172,7 +12217,7 @@ static void hsrv_dispatch_late(hsrv_loop *loop, hsrv_conn *c) {
 // The request is complete: its handler's turn.
 static void hsrv_dispatch_run(hsrv_loop *loop, hsrv_conn *c) {
     c->state = HSRV_CONN_BUSY;
-    if (c->req->route->pool)
+    if (HSRV_LATER && c->req->route->pool)
         hsrv_dispatch_to_pool(loop, c);
     else
         hsrv_dispatch_inline(loop, c);
@@ -12290,7 +12335,7 @@ static void hsrv_dispatch_routed(hsrv_loop *loop, hsrv_conn *c) {
     }
     if (HSRV_CODES && req->route->gunzip && !hsrv_dispatch_takes_coding(loop, c)) return;
     if (!req->route->pool && !hsrv_dispatch_admit(loop, c)) return;
-    if (HSRV_UNLIKELY(req->on_body || req->route->stream))
+    if (HSRV_LATER && HSRV_UNLIKELY(req->on_body || req->route->stream))
         hsrv_dispatch_stream(loop, c);
     else if (req->parser.phase == HTTPSRV_PHASE_DONE || hsrv_conn_body_in_window(loop, c))
         hsrv_dispatch_run(loop, c);
@@ -12403,7 +12448,7 @@ static void hsrv_dispatch_again(hsrv_loop *loop, hsrv_conn *c) {
 #define HSRV_ACCEPT_AGAIN  100 // ms until the next try when descriptors ran out
 
 static void hsrv_reactor_on_end(hsrv_loop *loop, hsrv_conn *c) {
-    if (c->state == HSRV_CONN_BODY || c->state == HSRV_CONN_HEAD || c->state == HSRV_CONN_STREAM) {
+    if (c->state == HSRV_CONN_BODY || c->state == HSRV_CONN_HEAD || hsrv_conn_streams(c)) {
         hsrv_dispatch_fault(loop, c, 400, HTTPSRV_LOG_INCOMPLETE);
         return;
     }
@@ -12431,16 +12476,16 @@ static httpsrv_log_item hsrv_reactor_timeout_item(const hsrv_loop *loop, const h
 // Whoever has sent a part of a request is told; the others are just left.
 static void hsrv_reactor_on_timeout(hsrv_loop *loop, hsrv_conn *c) {
     const hsrv_ring ring = hsrv_conn_ring(c);
-    if (ring == HSRV_RING_HANDLER) {
+    if (HSRV_LATER && ring == HSRV_RING_HANDLER) {
         hsrv_dispatch_late(loop, c);
         return;
     }
-    if (ring == HSRV_RING_EVENTS) {
+    if (HSRV_LATER && ring == HSRV_RING_EVENTS) {
         hsrv_session_show_life(loop, c);
         return;
     }
     const httpsrv_log_item item = hsrv_reactor_timeout_item(loop, c, ring);
-    const bool begun = c->state == HSRV_CONN_HEAD || c->state == HSRV_CONN_BODY || c->state == HSRV_CONN_STREAM;
+    const bool begun = c->state == HSRV_CONN_HEAD || c->state == HSRV_CONN_BODY || hsrv_conn_streams(c);
     if (begun && !c->out.first) {
         hsrv_dispatch_fault(loop, c, 408, item);
         return;
@@ -12476,15 +12521,22 @@ static void hsrv_reactor_on_lost(hsrv_loop *loop, hsrv_conn *c) {
     hsrv_conn_close(loop, c);
 }
 
-static void hsrv_reactor_act(hsrv_loop *loop, hsrv_conn *c, hsrv_event event) {
+// What happens to a request beside its one handler.
+static void hsrv_reactor_act_later(hsrv_loop *loop, hsrv_conn *c, hsrv_event event) {
     switch (event) {
-    case HSRV_EVENT_HEAD: hsrv_dispatch_head(loop, c); break;
-    case HSRV_EVENT_AGAIN: hsrv_dispatch_again(loop, c); break;
-    case HSRV_EVENT_BODY: hsrv_reactor_on_body(loop, c); break;
     case HSRV_EVENT_PIECE: hsrv_dispatch_piece(loop, c); break;
     case HSRV_EVENT_DRAINED: hsrv_dispatch_drained(loop, c); break;
     case HSRV_EVENT_NEWS: hsrv_dispatch_news(loop, c); break;
     case HSRV_EVENT_STOP: hsrv_dispatch_stop_events(loop, c); break;
+    case HSRV_EVENT_RETURNED: hsrv_dispatch_returned(loop, c); break;
+    default: break;
+    }
+}
+
+static void hsrv_reactor_act(hsrv_loop *loop, hsrv_conn *c, hsrv_event event) {
+    switch (event) {
+    case HSRV_EVENT_HEAD: hsrv_dispatch_head(loop, c); break;
+    case HSRV_EVENT_BODY: hsrv_reactor_on_body(loop, c); break;
     case HSRV_EVENT_BAD:
         hsrv_reactor_on_fault(loop, c, c->req->parser.status, (httpsrv_log_item)c->req->parser.item);
         break;
@@ -12492,12 +12544,14 @@ static void hsrv_reactor_act(hsrv_loop *loop, hsrv_conn *c, hsrv_event event) {
     case HSRV_EVENT_OVER: hsrv_reactor_on_fault(loop, c, 413, HTTPSRV_LOG_BODY_TOO_LARGE); break;
     case HSRV_EVENT_END: hsrv_reactor_on_end(loop, c); break;
     case HSRV_EVENT_LOST: hsrv_reactor_on_lost(loop, c); break;
-    case HSRV_EVENT_RETURNED: hsrv_dispatch_returned(loop, c); break;
     case HSRV_EVENT_TIMEOUT: hsrv_reactor_on_timeout(loop, c); break;
     case HSRV_EVENT_REFUSED: hsrv_dispatch_end_with(loop, c, 503, HTTPSRV_LOG_TOO_MANY_CONNECTIONS); break;
     case HSRV_EVENT_CROWDED: hsrv_dispatch_end_with(loop, c, 503, HTTPSRV_LOG_TOO_MANY_FROM_ADDRESS); break;
-    case HSRV_EVENT_NONE:
-    case HSRV_EVENT_SERVE: break;
+    default:
+        if (HSRV_SHORTCUTS && event == HSRV_EVENT_AGAIN)
+            hsrv_dispatch_again(loop, c);
+        else if (HSRV_LATER)
+            hsrv_reactor_act_later(loop, c, event);
     }
 }
 
@@ -12816,7 +12870,7 @@ static void hsrv_reactor_on_post(hsrv_loop *loop, hsrv_post *post) {
 // The connection that reads events for a request, if it is still there.
 static void hsrv_reactor_serve_news(hsrv_loop *loop, httpsrv_req *req) {
     hsrv_conn *c = req->conn;
-    if (c && req->stream.events && c->state == HSRV_CONN_STREAM) hsrv_reactor_serve(loop, c, HSRV_EVENT_NEWS);
+    if (c && hsrv_conn_reads_events(c)) hsrv_reactor_serve(loop, c, HSRV_EVENT_NEWS);
 }
 
 // Serving one reader takes at most that one off the list: its neighbour stays.
@@ -12853,21 +12907,18 @@ static void hsrv_reactor_on_handed(hsrv_loop *loop, hsrv_handed *handed) {
 }
 
 static void hsrv_reactor_on_message(hsrv_loop *loop, hsrv_message *message) {
-    switch ((hsrv_message_kind)message->kind) {
-    case HSRV_MESSAGE_RETURNED:
+    if (message->kind == HSRV_MESSAGE_ACCEPTED) {
+        hsrv_reactor_on_handed(loop, (hsrv_handed *)(void *)((char *)message - offsetof(struct hsrv_handed, message)));
+    } else if (!HSRV_LATER) {
+        return;
+    } else if (message->kind == HSRV_MESSAGE_RETURNED) {
         hsrv_reactor_on_returned(loop,
                                  (httpsrv_req *)(void *)((char *)message - offsetof(struct httpsrv_req, message)));
-        break;
-    case HSRV_MESSAGE_POST:
+    } else if (message->kind == HSRV_MESSAGE_POST) {
         hsrv_reactor_on_post(loop, (hsrv_post *)(void *)((char *)message - offsetof(struct hsrv_post, message)));
-        break;
-    case HSRV_MESSAGE_NEWS:
-        hsrv_reactor_on_news(loop,
-                             ((hsrv_copy *)(void *)((char *)message - offsetof(struct hsrv_copy, message)))->news);
-        break;
-    case HSRV_MESSAGE_ACCEPTED:
-        hsrv_reactor_on_handed(loop, (hsrv_handed *)(void *)((char *)message - offsetof(struct hsrv_handed, message)));
-        break;
+    } else {
+        hsrv_copy *copy = (hsrv_copy *)(void *)((char *)message - offsetof(struct hsrv_copy, message));
+        hsrv_reactor_on_news(loop, copy->news);
     }
 }
 
@@ -12923,7 +12974,7 @@ static void hsrv_reactor_sweep(hsrv_loop *loop, void (*fn)(hsrv_loop *, hsrv_con
 // One last look at an idle connection: a request that has arrived is answered, otherwise >>leave closes it. A stream of
 // events ends and is idle then.
 static void hsrv_reactor_close_idle(hsrv_loop *loop, hsrv_conn *c) {
-    if (c->state == HSRV_CONN_STREAM && c->req->stream.events) {
+    if (hsrv_conn_reads_events(c)) {
         hsrv_reactor_serve(loop, c, HSRV_EVENT_STOP);
         return;
     }
@@ -13195,6 +13246,9 @@ static void hsrv_server_complete(httpsrv *srv) {
     if (!HSRV_CODES && (compress || c->compress.types)) {
         hsrv_server_fail(srv, HTTPSRV_UNSUPPORTED, "compress: built without HTTPSRV_ZLIB");
     }
+    if (!HSRV_LATER && c->compress.pool) {
+        hsrv_server_fail(srv, HTTPSRV_UNSUPPORTED, "compress.pool: built with HTTPSRV_INLINE_ONLY");
+    }
     if (c->server_name && !hsrv_text_all(hsrv_text_of(c->server_name), HSRV_VALUE) && c->server_name[0]) {
         hsrv_server_fail(srv, HTTPSRV_ARG, "server_name: has a character that no field may have");
     }
@@ -13374,6 +13428,10 @@ static void hsrv_server_take_pools(httpsrv *srv) {
     for (int i = 0; i < HTTPSRV_MAX_POOLS && srv->result == HTTPSRV_OK; i++) {
         const httpsrv_pool_config *config = &srv->config.pools[i];
         if (!config->name) continue;
+        if (!HSRV_LATER) {
+            hsrv_server_fail(srv, HTTPSRV_UNSUPPORTED, "pool %s: built with HTTPSRV_INLINE_ONLY", config->name);
+            return;
+        }
         if (config->name[0] == '\0' || strlen(config->name) > 31 || hsrv_server_find_pool(srv, config->name)) {
             hsrv_server_fail(srv, HTTPSRV_ARG, "pool \"%s\": name empty, too long or taken", config->name);
             return;
@@ -13401,14 +13459,13 @@ static bool hsrv_server_keep_compress(httpsrv *srv) {
     const httpsrv_config *c = &srv->config;
     if (!HSRV_CODES || c->compress.level < 1) return true;
     srv->compress_types = hsrv_memory_copy_text(&srv->memory, c->compress.types ? c->compress.types : types);
-    if (c->compress.large > 0) {
-        srv->packer_name = hsrv_memory_copy_text(&srv->memory, c->compress.pool ? c->compress.pool : "default");
-    }
-    return srv->compress_types && (srv->packer_name || c->compress.large < 1);
+    if (!HSRV_LATER || c->compress.large < 1) return srv->compress_types != NULL;
+    srv->packer_name = hsrv_memory_copy_text(&srv->memory, c->compress.pool ? c->compress.pool : "default");
+    return srv->compress_types && srv->packer_name;
 }
 
 static httpsrv_result hsrv_server_complete_packer(httpsrv *srv) {
-    if (!srv->packer_name) return HTTPSRV_OK;
+    if (!HSRV_LATER || !srv->packer_name) return HTTPSRV_OK;
     srv->packer = hsrv_server_route_pool(srv, srv->packer_name);
     if (srv->packer || srv->result != HTTPSRV_OK) return srv->result;
     return hsrv_server_fail(srv, HTTPSRV_ARG, "compress.pool: no pool is named \"%s\"", srv->packer_name);
@@ -13499,6 +13556,15 @@ static httpsrv_result hsrv_server_keep_media(httpsrv *srv, hsrv_route *route, co
     return HTTPSRV_OK;
 }
 
+// Whether requests of a route can be answered later than its handler returns.
+static bool hsrv_server_is_later(const httpsrv_route_config *config) {
+    bool later = config->pool || config->stream || config->on_body;
+    for (int i = 0; i < HTTPSRV_MAX_MEDIA && config->media[i].type; i++) {
+        later = later || config->media[i].on_body;
+    }
+    return later;
+}
+
 // Why the ways in which bodies are taken do not go together; NULL if they do.
 static const char *hsrv_server_check_bodies(const httpsrv_route_config *config) {
     bool on_body = config->on_body != NULL;
@@ -13545,6 +13611,10 @@ static httpsrv_result hsrv_server_add_route(httpsrv *srv, const httpsrv_route_co
     }
     if (config->gunzip && !HSRV_CODES) {
         return hsrv_server_fail(srv, HTTPSRV_UNSUPPORTED, "route \"%s\": gunzip needs HTTPSRV_ZLIB", config->pattern);
+    }
+    if (!HSRV_LATER && hsrv_server_is_later(config)) {
+        return hsrv_server_fail(srv, HTTPSRV_UNSUPPORTED, "route \"%s\": built with HTTPSRV_INLINE_ONLY",
+                                config->pattern);
     }
     const char *clash = hsrv_server_check_bodies(config);
     if (clash) return hsrv_server_fail(srv, HTTPSRV_ROUTE, "route \"%s\": %s", config->pattern, clash);
@@ -13691,7 +13761,7 @@ static httpsrv_result hsrv_server_complete_route(httpsrv *srv, hsrv_route *route
         route->max_body = 0;
     else if (route->max_body < 0)
         route->max_body = -1;
-    if (!route->pool_name) return HTTPSRV_OK;
+    if (!HSRV_LATER || !route->pool_name) return HTTPSRV_OK;
     route->pool = hsrv_server_route_pool(srv, route->pool_name);
     if (route->pool) route->pool_number = hsrv_server_pool_number(srv, route->pool);
     if (route->pool || srv->result != HTTPSRV_OK) return srv->result;
@@ -13926,7 +13996,7 @@ static httpsrv_result hsrv_server_make_loops(httpsrv *srv) {
 
 static httpsrv_result hsrv_server_start_pools(httpsrv *srv) {
     int cpu = hsrv_server_loop_count(srv);
-    for (int i = 0; i < srv->num_pools; i++) {
+    for (int i = 0; HSRV_LATER && i < srv->num_pools; i++) {
         if (srv->config.affinity) srv->pools[i]->cpu = cpu;
         cpu += srv->pools[i]->want_threads;
         const int err = hsrv_pool_start(srv->pools[i]);
@@ -14008,7 +14078,7 @@ static httpsrv_result hsrv_server_start_loops(httpsrv *srv, int first) {
 
 static int hsrv_server_busy_workers(const httpsrv *srv) {
     int busy = 0;
-    for (int i = 0; i < srv->num_pools; i++) {
+    for (int i = 0; HSRV_LATER && i < srv->num_pools; i++) {
         busy += hsrv_pool_busy(srv->pools[i]);
     }
     return busy;
@@ -14113,7 +14183,7 @@ static void hsrv_server_end_loop(hsrv_loop *loop) {
 // freed that they could ask for. Returns whether there was anything.
 static bool hsrv_server_serve_rest(httpsrv *srv) {
     bool any = false;
-    for (int i = 0; i < srv->num_pools; i++) {
+    for (int i = 0; HSRV_LATER && i < srv->num_pools; i++) {
         while (hsrv_pool_step(srv->pools[i])) {
             any = true;
         }
@@ -14139,11 +14209,11 @@ static void hsrv_server_free(httpsrv *srv) {
     for (int i = 0; i < srv->num_addresses; i++) {
         if (srv->addresses[i].is_ours) hsrv_loop_close_fd(&srv->addresses[i].fd);
     }
-    for (int i = 0; i < srv->num_pools; i++) {
+    for (int i = 0; HSRV_LATER && i < srv->num_pools; i++) {
         hsrv_pool_stop(srv->pools[i]);
     }
     while (hsrv_server_serve_rest(srv)) {}
-    for (int i = 0; i < srv->num_pools; i++) {
+    for (int i = 0; HSRV_LATER && i < srv->num_pools; i++) {
         hsrv_pool_free(srv->pools[i]);
     }
     for (int i = 0; i < srv->num_loops; i++) {
@@ -14197,7 +14267,7 @@ static void hsrv_server_metrics(const httpsrv *srv, httpsrv_metrics *out) {
     for (int i = 0; loops && i < hsrv_server_loop_count(srv); i++) {
         hsrv_server_add_counters(out, &loops[i]->counters);
     }
-    for (int i = 0; loops && i < srv->num_pools; i++) {
+    for (int i = 0; HSRV_LATER && loops && i < srv->num_pools; i++) {
         out->pool_jobs += hsrv_server_load(&srv->pools[i]->jobs);
     }
     out->memory = hsrv_server_load(&srv->memory.used);

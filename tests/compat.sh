@@ -62,6 +62,7 @@ for c in gcc clang; do
     check "$c gnu11 -O3" alone $c -std=gnu11 -O3
     check "$c gnu11 -Os" alone $c -std=gnu11 -Os
     check "$c gnu11 HTTPSRV_DEBUG" alone $c -std=gnu11 -O2 -DHTTPSRV_DEBUG
+    check "$c c11, the smallest" alone $c -std=c11 -Os -DHTTPSRV_INLINE_ONLY -DHTTPSRV_NO_SHORTCUTS -DHTTPSRV_NO_REGEX
     check "$c gnu11, system headers first" program $c -std=gnu11 -DUNIT_SYSTEM_FIRST
     check "$c gnu17, system headers first" program $c -std=gnu17 -O2 -DUNIT_SYSTEM_FIRST
     check "$c c11, httpsrv.h first" program $c -std=c11
@@ -77,6 +78,8 @@ for cxx in g++ clang++; do
         done
     done
     check "$cxx c++17 HTTPSRV_DEBUG" alone $cxx -std=c++17 -O2 -DHTTPSRV_DEBUG -x c++
+    check "$cxx c++11, the smallest" alone $cxx -std=c++11 -Os -DHTTPSRV_INLINE_ONLY -DHTTPSRV_NO_SHORTCUTS \
+        -DHTTPSRV_NO_REGEX -x c++
     check "$cxx gnu++17, system headers first" program $cxx -std=gnu++17 -DUNIT_SYSTEM_FIRST -x c++
     check "$cxx c++11, httpsrv.h first" program $cxx -std=c++11 -x c++
 done
