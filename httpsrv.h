@@ -1692,12 +1692,15 @@ static inline char hsrv_text_lower(char c) {
     return (char)(c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c);
 }
 
-static bool hsrv_text_equal_nocase(httpsrv_str a, httpsrv_str b) {
-    if (a.len != b.len) return false;
-    for (size_t i = 0; i < a.len; i++) {
-        if (hsrv_text_lower(a.ptr[i]) != hsrv_text_lower(b.ptr[i])) return false;
+static bool hsrv_text_same_nocase(const char *a, const char *b, size_t len) {
+    for (size_t i = 0; i < len; i++) {
+        if (hsrv_text_lower(a[i]) != hsrv_text_lower(b[i])) return false;
     }
     return true;
+}
+
+static inline bool hsrv_text_equal_nocase(httpsrv_str a, httpsrv_str b) {
+    return a.len == b.len && hsrv_text_same_nocase(a.ptr, b.ptr, a.len);
 }
 
 // Whether a field name is this one, which is in lower case and has no characters but letters and hyphens. Eight bytes at
@@ -2000,6 +2003,15 @@ static inline const char *hsrv_text_value_end(const char *begin, const char *p, 
 static inline const char *hsrv_text_token_end(const char *begin, const char *p, const char *end) {
     const hsrv_scan scan = {HSRV_SCAN_BLOCK, hsrv_text_flag_token, HSRV_SCAN_EXACT, HSRV_TOKEN};
     return hsrv_text_run_end(begin, p, end, scan);
+}
+
+// Whether all of it is a token, or a value, which are never empty.
+static bool hsrv_text_is_token(httpsrv_str s) {
+    return s.len > 0 && hsrv_text_token_end(s.ptr, s.ptr, s.ptr + s.len) == s.ptr + s.len;
+}
+
+static bool hsrv_text_is_value(httpsrv_str s) {
+    return s.len > 0 && hsrv_text_value_end(s.ptr, s.ptr, s.ptr + s.len) == s.ptr + s.len;
 }
 
 static inline const char *hsrv_text_path_end(const char *begin, const char *p, const char *end) {
@@ -7377,8 +7389,8 @@ static bool hsrv_request_leave_buffer(httpsrv_req *req) {
 // False if it does not.
 static bool hsrv_request_keep_again(httpsrv_req *req) {
     hsrv_again *again = &req->loop->again;
-    if (!HSRV_SHORTCUTS || req->route->pool || req->route->on_body)
-        return false; // leaves the reactor's buffer in any case
+    const bool leaves = req->route->pool || req->route->on_body; // the reactor's buffer, in any case
+    if (!HSRV_SHORTCUTS || leaves) return false;
     if (again->wait > 0) {
         again->wait--;
         return false;
@@ -7761,8 +7773,8 @@ static uint32_t hsrv_conn_period(const hsrv_loop *loop, const hsrv_conn *c, hsrv
 static void hsrv_conn_review_period(const hsrv_loop *loop, hsrv_conn *c, hsrv_ring ring) {
     const uint32_t period = hsrv_conn_period(loop, c, ring);
     if (period == 0 || (uint32_t)loop->now - c->period < period) return;
-    const int64_t rate = hsrv_conn_reads_events(c) ? 0 : loop->srv->config.min_rate,
-                  wanted = rate > 0 ? rate * period / 1000 : 0;
+    const int64_t rate = hsrv_conn_reads_events(c) ? 0 : loop->srv->config.min_rate;
+    const int64_t wanted = rate > 0 ? rate * period / 1000 : 0;
     const bool stuck = ring == HSRV_RING_WRITE;
     const uint32_t moved = c->moved - (stuck ? hsrv_sys_unsent(c->fd) : 0u) - c->period_mark;
     if ((int32_t)moved > 0 && (int64_t)moved >= wanted) hsrv_conn_begin_period(loop, c, stuck);
@@ -8743,12 +8755,12 @@ static httpsrv_result hsrv_emit_end(hsrv_loop *loop, hsrv_conn *c) {
 // ===========================================================================================
 
 static bool hsrv_response_value_valid(httpsrv_str value) {
-    return value.len == 0 || (value.ptr && hsrv_text_all(value, HSRV_VALUE));
+    return value.len == 0 || (value.ptr && hsrv_text_is_value(value));
 }
 
 // Fields that frame the message are the server's own business: a handler's could only contradict them.
 static bool hsrv_response_name_valid(httpsrv_str name) {
-    return hsrv_text_all(name, HSRV_TOKEN) && !hsrv_text_equal_nocase(name, hsrv_text_of("content-length")) &&
+    return hsrv_text_is_token(name) && !hsrv_text_equal_nocase(name, hsrv_text_of("content-length")) &&
            !hsrv_text_equal_nocase(name, hsrv_text_of("transfer-encoding"));
 }
 
@@ -8772,12 +8784,15 @@ static void hsrv_response_mark_own(hsrv_answer *answer, httpsrv_str name) {
 
 // A copy of a field; NULL when out of memory.
 static hsrv_header *hsrv_response_new_header(httpsrv_req *req, httpsrv_str name, httpsrv_str value) {
-    hsrv_header *header = (hsrv_header *)hsrv_memory_arena_take(&req->arena, sizeof *header);
+    if (name.len > (size_t)PTRDIFF_MAX / 4 || value.len > (size_t)PTRDIFF_MAX / 4) return NULL;
+    hsrv_header *header = (hsrv_header *)hsrv_memory_arena_take(&req->arena, sizeof *header + name.len + value.len);
     if (!header) return NULL;
+    char *text = (char *)(header + 1);
     header->next = NULL;
-    header->name = hsrv_memory_arena_copy(&req->arena, name);
-    header->value = hsrv_memory_arena_copy(&req->arena, value);
-    return header->name.ptr && header->value.ptr ? header : NULL;
+    header->name = hsrv_text_view(text, name.len);
+    header->value = hsrv_text_view(text + name.len, value.len);
+    hsrv_text_append(hsrv_text_append(text, name), value);
+    return header;
 }
 
 static httpsrv_result hsrv_response_add(httpsrv_req *req, httpsrv_str name, httpsrv_str value) {
@@ -9016,7 +9031,7 @@ static bool hsrv_response_valid(const httpsrv_answer *given) {
     if (given->status < 200 || given->status > 599 || given->num_fields < 0) return false;
     if (given->num_fields > 0 && !given->fields) return false;
     if (given->body.len > 0 && !given->body.ptr) return false;
-    return !given->type || (given->type[0] && hsrv_text_all(hsrv_text_of(given->type), HSRV_VALUE));
+    return !given->type || (given->type[0] && hsrv_text_is_value(hsrv_text_of(given->type)));
 }
 
 static httpsrv_result hsrv_response_add_fields(httpsrv_req *req, const httpsrv_answer *given) {
@@ -11579,8 +11594,8 @@ static void hsrv_dispatch_refuse_with(hsrv_loop *loop, hsrv_conn *c, int status,
                                       httpsrv_str extra, httpsrv_str value) {
     httpsrv_req *req = c->req;
     if (item != HTTPSRV_LOG_NONE) hsrv_loop_note(loop, item, c, 0);
-    const bool held =
-        HSRV_LATER && req->away && req->parser.phase != HTTPSRV_PHASE_DONE; // its holder cannot be waited for
+    const bool away = HSRV_LATER && req->away;
+    const bool held = away && req->parser.phase != HTTPSRV_PHASE_DONE; // its holder cannot be waited for
     const hsrv_manner how = hsrv_emit_manner_of(loop, c, req, held || hsrv_emit_is_unread(req));
     hsrv_dispatch_say(loop, c, status, &how, extra, value);
 }
@@ -12024,8 +12039,8 @@ static void hsrv_dispatch_deferred(hsrv_loop *loop, hsrv_conn *c) {
 static void hsrv_dispatch_go_on(hsrv_loop *loop, hsrv_conn *c) {
     const httpsrv_req *req = c->req;
     const bool unanswered = req->answered <= HSRV_ANSWER_BEGUN && !req->stream.broken;
-    if (HSRV_LATER && req->deferred && !req->away &&
-        unanswered) // for a client that is lost as well: somebody may be about to finish it
+    const bool defers = HSRV_LATER && req->deferred && !req->away && unanswered;
+    if (defers) // for a client that is lost as well: somebody may be about to finish it
         hsrv_dispatch_deferred(loop, c);
     else
         hsrv_dispatch_conclude(loop, c);
@@ -12536,6 +12551,9 @@ static void hsrv_reactor_act_later(hsrv_loop *loop, hsrv_conn *c, hsrv_event eve
 static void hsrv_reactor_act(hsrv_loop *loop, hsrv_conn *c, hsrv_event event) {
     switch (event) {
     case HSRV_EVENT_HEAD: hsrv_dispatch_head(loop, c); break;
+    case HSRV_EVENT_AGAIN:
+        if (HSRV_SHORTCUTS) hsrv_dispatch_again(loop, c);
+        break;
     case HSRV_EVENT_BODY: hsrv_reactor_on_body(loop, c); break;
     case HSRV_EVENT_BAD:
         hsrv_reactor_on_fault(loop, c, c->req->parser.status, (httpsrv_log_item)c->req->parser.item);
@@ -12548,10 +12566,7 @@ static void hsrv_reactor_act(hsrv_loop *loop, hsrv_conn *c, hsrv_event event) {
     case HSRV_EVENT_REFUSED: hsrv_dispatch_end_with(loop, c, 503, HTTPSRV_LOG_TOO_MANY_CONNECTIONS); break;
     case HSRV_EVENT_CROWDED: hsrv_dispatch_end_with(loop, c, 503, HTTPSRV_LOG_TOO_MANY_FROM_ADDRESS); break;
     default:
-        if (HSRV_SHORTCUTS && event == HSRV_EVENT_AGAIN)
-            hsrv_dispatch_again(loop, c);
-        else if (HSRV_LATER)
-            hsrv_reactor_act_later(loop, c, event);
+        if (HSRV_LATER) hsrv_reactor_act_later(loop, c, event);
     }
 }
 
