@@ -184,8 +184,8 @@
 
 // HTTPSRV_ZLIB, where the implementation is, compresses answers and decodes bodies with zlib: link with -lz.
 // HTTPSRV_NO_REGEX leaves out routes by regular expression, the only use of <regex.h>.
-// HTTPSRV_INLINE_ONLY, for small machines, leaves out all by which an answer can come later than its handler returns: pools,
-// httpsrv_defer, bodies in pieces and events. What asks for them gets UNSUPPORTED, or a token that is 0.
+// HTTPSRV_INLINE_ONLY, for small machines, leaves out all by which an answer can come later than its handler returns (pools,
+// httpsrv_defer, bodies in pieces, events) and acceptors. What asks for them gets UNSUPPORTED, or a token that is 0.
 // HTTPSRV_NO_SHORTCUTS leaves out what only saves time: short ways through heads, and for one that comes again.
 // HTTPSRV_NO_SIMD makes the parser scan eight bytes at a time in plain C, whatever vectors the compiler's flags allow. By
 // default it takes the widest of SSE2, SSSE3 (which -msse4.2 implies), AVX2 or NEON: build with -march=native where you can.
@@ -457,7 +457,10 @@ typedef struct httpsrv_config {
     int acceptors;                             // threads that do nothing but accept [none: each reactor accepts]
     httpsrv_handover handover;                 // to which reactor they give a connection
     bool affinity; // bind reactors, acceptors and workers to one CPU each, in this order, of those the process has [no]
-    int backlog;   // of each listening socket [1024]
+    bool steer; // have a connection served on the CPU where its first packet came in: much quicker if clients, or the
+        // queues of the network card, are spread over the CPUs, but else so is the load not. Wants affinity and no
+        // acceptors; nothing changes for Unix sockets, or with more reactors than CPUs [no]
+    int backlog;       // of each listening socket [1024]
     bool defer_accept; // take in TCP connections when their first bytes are here: quicker if each has one request only;
                        // those that send nothing stay with the kernel, out of sight of limits and time-outs [no]
     httpsrv_pool_config pools[HTTPSRV_MAX_POOLS];
@@ -1147,6 +1150,7 @@ HTTPSRV_API bool httpsrv_parse_done(const httpsrv_parser *parser);
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/filter.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
@@ -1219,7 +1223,8 @@ HTTPSRV_API bool httpsrv_parse_done(const httpsrv_parser *parser);
 #define HSRV_UNLIKELY(x) __builtin_expect(!!(x), 0)
 #define HSRV_FALLTHROUGH __attribute__((fallthrough))
 
-// Whether answers can come later than their handlers return. What only those need is asked for behind this.
+// Whether answers can come later than their handlers return, and reactors get messages at all. What only those need is asked
+// for behind this.
 #ifdef HTTPSRV_INLINE_ONLY
 #define HSRV_LATER false
 #else
@@ -1568,6 +1573,14 @@ static inline void hsrv_sys_set_cpus(const hsrv_cpus *cpus) {
     if (cpus->bytes > 0) syscall(SYS_sched_setaffinity, 0, (size_t)cpus->bytes, cpus->mask);
 }
 
+// For all the sockets that share the address by SO_REUSEPORT.
+static inline int hsrv_sys_steer(int fd, struct sock_filter *code, size_t len) {
+    struct sock_fprog program;
+    program.len = (unsigned short)len;
+    program.filter = code;
+    return setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, (socklen_t)sizeof program);
+}
+
 static inline int hsrv_sys_thread_create(pthread_t *thread, void *(*fn)(void *), void *arg) {
     return pthread_create(thread, NULL, fn, arg);
 }
@@ -1595,19 +1608,27 @@ static int hsrv_platform_cpu_count(void) {
     return count > 0 ? count : 1;
 }
 
-// Binds the calling thread to the n-th of the CPUs it may run on, counted round and round.
-static void hsrv_platform_bind_cpu(int n) {
+// The number of the n-th of the CPUs that the calling thread may run on, counted round and round; -1 if they are not known.
+static int hsrv_platform_cpu(int n) {
     const unsigned bits = 8 * sizeof(unsigned long);
     hsrv_cpus cpus;
     hsrv_sys_get_cpus(&cpus);
     int left = n % hsrv_platform_cpu_count();
-    for (unsigned i = 0; i < sizeof cpus.mask / sizeof cpus.mask[0] * bits; i++) {
-        if (!(cpus.mask[i / bits] >> (i % bits) & 1ul) || left-- > 0) continue;
-        memset(cpus.mask, 0, sizeof cpus.mask);
-        cpus.mask[i / bits] = 1ul << (i % bits);
-        hsrv_sys_set_cpus(&cpus);
-        return;
+    for (unsigned i = 0; i < 8 * sizeof cpus.mask; i++) {
+        if ((cpus.mask[i / bits] >> (i % bits) & 1ul) && left-- == 0) return (int)i;
     }
+    return -1;
+}
+
+static void hsrv_platform_bind_cpu(int n) {
+    const unsigned bits = 8 * sizeof(unsigned long);
+    const int cpu = hsrv_platform_cpu(n);
+    hsrv_cpus cpus;
+    if (cpu < 0) return;
+    hsrv_sys_get_cpus(&cpus);
+    memset(cpus.mask, 0, sizeof cpus.mask);
+    cpus.mask[(unsigned)cpu / bits] = 1ul << ((unsigned)cpu % bits);
+    hsrv_sys_set_cpus(&cpus);
 }
 
 // A thread with all signals blocked, so that the application's handlers never run on it. 0 or an errno.
@@ -12786,7 +12807,7 @@ static void hsrv_reactor_hand_over(hsrv_loop *acceptor, int fd, const struct soc
 
 static void hsrv_reactor_on_accepted(hsrv_loop *loop, int fd, const struct sockaddr_storage *address) {
     hsrv_platform_count(&loop->counters.accepted, 1);
-    if (loop->is_acceptor) {
+    if (HSRV_LATER && loop->is_acceptor) {
         hsrv_reactor_hand_over(loop, fd, address);
         return;
     }
@@ -12922,23 +12943,27 @@ static void hsrv_reactor_on_handed(hsrv_loop *loop, hsrv_handed *handed) {
 }
 
 static void hsrv_reactor_on_message(hsrv_loop *loop, hsrv_message *message) {
-    if (message->kind == HSRV_MESSAGE_ACCEPTED) {
-        hsrv_reactor_on_handed(loop, (hsrv_handed *)(void *)((char *)message - offsetof(struct hsrv_handed, message)));
-    } else if (!HSRV_LATER) {
-        return;
-    } else if (message->kind == HSRV_MESSAGE_RETURNED) {
+    switch ((hsrv_message_kind)message->kind) {
+    case HSRV_MESSAGE_RETURNED:
         hsrv_reactor_on_returned(loop,
                                  (httpsrv_req *)(void *)((char *)message - offsetof(struct httpsrv_req, message)));
-    } else if (message->kind == HSRV_MESSAGE_POST) {
+        break;
+    case HSRV_MESSAGE_POST:
         hsrv_reactor_on_post(loop, (hsrv_post *)(void *)((char *)message - offsetof(struct hsrv_post, message)));
-    } else {
-        hsrv_copy *copy = (hsrv_copy *)(void *)((char *)message - offsetof(struct hsrv_copy, message));
-        hsrv_reactor_on_news(loop, copy->news);
+        break;
+    case HSRV_MESSAGE_NEWS:
+        hsrv_reactor_on_news(loop,
+                             ((hsrv_copy *)(void *)((char *)message - offsetof(struct hsrv_copy, message)))->news);
+        break;
+    case HSRV_MESSAGE_ACCEPTED:
+        hsrv_reactor_on_handed(loop, (hsrv_handed *)(void *)((char *)message - offsetof(struct hsrv_handed, message)));
+        break;
     }
 }
 
 static void hsrv_reactor_serve_inbox(hsrv_loop *loop) {
-    for (hsrv_message *message = hsrv_queue_inbox_take(&loop->inbox); message;) {
+    hsrv_message *message = HSRV_LATER ? hsrv_queue_inbox_take(&loop->inbox) : NULL;
+    while (message) {
         hsrv_message *next = message->next; // the message goes with its request
         hsrv_reactor_on_message(loop, message);
         message = next;
@@ -13054,7 +13079,7 @@ static void hsrv_reactor_end_accepting(hsrv_loop *acceptor) {
 // Whether no acceptor will hand over anything more: a reactor that drains has to have taken all of it in. If not, their
 // end wakes it.
 static bool hsrv_reactor_all_handed_over(hsrv_loop *loop) {
-    if (loop->is_acceptor) return true;
+    if (!HSRV_LATER || loop->is_acceptor) return true;
     loop->awaits_acceptors = __atomic_load_n(&loop->srv->acceptors, __ATOMIC_ACQUIRE) > 0;
     if (loop->awaits_acceptors) return false;
     hsrv_reactor_serve_inbox(loop);
@@ -13087,7 +13112,7 @@ static void hsrv_reactor_drain(hsrv_loop *loop) {
     hsrv_reactor_reap(loop);
     if (loop->counters.open > 0) return;
     loop->phase = HSRV_LOOP_DONE;
-    if (loop->is_acceptor) hsrv_reactor_end_accepting(loop);
+    if (HSRV_LATER && loop->is_acceptor) hsrv_reactor_end_accepting(loop);
 }
 
 // ---- the turn ----
@@ -13258,11 +13283,15 @@ static void hsrv_server_complete(httpsrv *srv) {
     if (c->handover < HTTPSRV_HANDOVER_LEAST || c->handover > HTTPSRV_HANDOVER_TURNS) {
         hsrv_server_fail(srv, HTTPSRV_ARG, "handover: %d is unknown", (int)c->handover);
     }
+    if (c->steer && (!c->affinity || c->acceptors > 0)) {
+        hsrv_server_fail(srv, HTTPSRV_ARG, "steer: wants affinity, and reactors that accept");
+    }
     if (!HSRV_CODES && (compress || c->compress.types)) {
         hsrv_server_fail(srv, HTTPSRV_UNSUPPORTED, "compress: built without HTTPSRV_ZLIB");
     }
-    if (!HSRV_LATER && c->compress.pool) {
-        hsrv_server_fail(srv, HTTPSRV_UNSUPPORTED, "compress.pool: built with HTTPSRV_INLINE_ONLY");
+    if (!HSRV_LATER && (c->compress.pool || c->acceptors > 0)) {
+        hsrv_server_fail(srv, HTTPSRV_UNSUPPORTED, "%s: built with HTTPSRV_INLINE_ONLY",
+                         c->acceptors > 0 ? "acceptors" : "compress.pool");
     }
     if (c->server_name && !hsrv_text_all(hsrv_text_of(c->server_name), HSRV_VALUE) && c->server_name[0]) {
         hsrv_server_fail(srv, HTTPSRV_ARG, "server_name: has a character that no field may have");
@@ -13930,12 +13959,12 @@ static void hsrv_server_end_sharing(httpsrv *srv) {
 
 // The loops that accept: acceptors if there are any, else all.
 static int hsrv_server_first_accepting(const httpsrv *srv) {
-    return srv->config.acceptors > 0 ? srv->config.reactors : 0;
+    return HSRV_LATER && srv->config.acceptors > 0 ? srv->config.reactors : 0;
 }
 
 // Reactors and acceptors.
 static int hsrv_server_loop_count(const httpsrv *srv) {
-    return srv->config.reactors + srv->config.acceptors;
+    return srv->config.reactors + (HSRV_LATER ? srv->config.acceptors : 0);
 }
 
 // The first socket of an address is bound without SO_REUSEPORT, so that a second program on the port is told that it is
@@ -13955,6 +13984,34 @@ static httpsrv_result hsrv_server_listen_on(httpsrv *srv, int index, hsrv_loop *
     return hsrv_server_fail(srv, HTTPSRV_SYS, "%s: %s", address->text, strerror(errno));
 }
 
+static struct sock_filter hsrv_server_instruction(unsigned code, unsigned skip, uint32_t operand) {
+    struct sock_filter instruction;
+    instruction.code = (uint16_t)code;
+    instruction.jt = 0;
+    instruction.jf = (uint8_t)skip;
+    instruction.k = operand;
+    return instruction;
+}
+
+// Each reactor's socket gets the connections of the reactor's CPU; those of other CPUs are spread, as the number of no
+// socket says. The kernel numbers the sockets of an address as they began to listen, so as the reactors are.
+static httpsrv_result hsrv_server_steer(httpsrv *srv, const hsrv_address *address, int index) {
+    const int count = srv->config.reactors;
+    if (count == 1 || count > hsrv_platform_cpu_count()) return HTTPSRV_OK;
+    const size_t len = 2 * (size_t)count + 2;
+    struct sock_filter *code = (struct sock_filter *)hsrv_memory_take(&srv->memory, len * sizeof *code), *at = code;
+    if (!code) return hsrv_server_fail(srv, HTTPSRV_NOMEM, "steer: out of memory");
+    *at++ = hsrv_server_instruction(BPF_LD | BPF_W | BPF_ABS, 0, (uint32_t)(SKF_AD_OFF + SKF_AD_CPU));
+    for (int i = 0; i < count; i++) {
+        *at++ = hsrv_server_instruction(BPF_JMP | BPF_JEQ | BPF_K, 1, (uint32_t)hsrv_platform_cpu(i));
+        *at++ = hsrv_server_instruction(BPF_RET | BPF_K, 0, (uint32_t)i);
+    }
+    *at = hsrv_server_instruction(BPF_RET | BPF_K, 0, UINT32_MAX);
+    const int err = hsrv_sys_steer(srv->loops[count - 1]->listeners[index], code, len) == 0 ? 0 : errno;
+    hsrv_memory_give(&srv->memory, code, len * sizeof *code);
+    return err == 0 ? HTTPSRV_OK : hsrv_server_fail(srv, HTTPSRV_SYS, "steer: %s: %s", address->text, strerror(err));
+}
+
 static httpsrv_result hsrv_server_open_listeners(httpsrv *srv) {
     for (int i = hsrv_server_first_accepting(srv); i < srv->num_loops; i++) {
         for (int k = 0; k < srv->num_addresses; k++) {
@@ -13967,6 +14024,12 @@ static httpsrv_result hsrv_server_open_listeners(httpsrv *srv) {
         srv->loops[i]->accepting = true;
     }
     hsrv_server_end_sharing(srv);
+    for (int k = 0; k < srv->num_addresses && srv->config.steer; k++) {
+        const hsrv_address *address = &srv->addresses[k];
+        const httpsrv_result result =
+            address->kind == HSRV_ADDRESS_TCP ? hsrv_server_steer(srv, address, k) : HTTPSRV_OK;
+        if (result != HTTPSRV_OK) return result;
+    }
     for (int i = 0; i < srv->num_loops; i++) {
         srv->loops[i]->phase = HSRV_LOOP_RUN;
     }

@@ -40,6 +40,7 @@ typedef struct options {
     int reactors;
     int acceptors;
     bool defer_accept;
+    bool steer;
     int pool_threads; // 0: as many as each pool has by default
     int queue;
     int64_t max_body; // -1: not said
@@ -484,6 +485,7 @@ static void usage(FILE *out) {
                  "  --reactors N        event loops, 0 for one per CPU (1)\n"
                  "  --acceptors N       threads that accept for the reactors, 0: each accepts for itself (0)\n"
                  "  --defer-accept      take connections in when their first bytes are here\n"
+                 "  --steer             bind threads to CPUs, and serve connections where they come in\n"
                  "  --pool-threads N    threads of each pool (work: one per CPU, sleep: 16, upload: 4)\n"
                  "  --queue N           requests that may wait for each pool (1024)\n"
                  "  --max-body BYTES    largest request body (any that is streamed, else 1048576)\n"
@@ -504,12 +506,19 @@ static int64_t parse_number(const char *flag, const char *text, int64_t min, int
 }
 
 static const struct option flags[] = {
-    {"host", required_argument, NULL, 'h'},     {"port", required_argument, NULL, 'p'},
-    {"reactors", required_argument, NULL, 'r'}, {"acceptors", required_argument, NULL, 'a'},
-    {"defer-accept", no_argument, NULL, 'd'},   {"pool-threads", required_argument, NULL, 't'},
-    {"queue", required_argument, NULL, 'u'},    {"max-body", required_argument, NULL, 'b'},
-    {"root", required_argument, NULL, 'R'},     {"quiet", no_argument, NULL, 'q'},
-    {"help", no_argument, NULL, 'H'},           {NULL, 0, NULL, 0},
+    {"host", required_argument, NULL, 'h'},
+    {"port", required_argument, NULL, 'p'},
+    {"reactors", required_argument, NULL, 'r'},
+    {"acceptors", required_argument, NULL, 'a'},
+    {"defer-accept", no_argument, NULL, 'd'},
+    {"pool-threads", required_argument, NULL, 't'},
+    {"queue", required_argument, NULL, 'u'},
+    {"max-body", required_argument, NULL, 'b'},
+    {"root", required_argument, NULL, 'R'},
+    {"quiet", no_argument, NULL, 'q'},
+    {"help", no_argument, NULL, 'H'},
+    {"steer", no_argument, NULL, 's'},
+    {NULL, 0, NULL, 0},
 };
 
 static void set_option(options *to, int flag, const char *name, const char *value) {
@@ -519,6 +528,7 @@ static void set_option(options *to, int flag, const char *name, const char *valu
     case 'r': to->reactors = (int)parse_number(name, value, 0, 1024); break;
     case 'a': to->acceptors = (int)parse_number(name, value, 0, 64); break;
     case 'd': to->defer_accept = true; break;
+    case 's': to->steer = true; break;
     case 't': to->pool_threads = (int)parse_number(name, value, 1, 1024); break;
     case 'u': to->queue = (int)parse_number(name, value, 1, 1 << 20); break;
     case 'b': to->max_body = parse_number(name, value, 0, INT64_MAX); break;
@@ -568,6 +578,8 @@ static httpsrv *make_server(const options *from) {
         .reactors = from->reactors > 0 ? from->reactors : HTTPSRV_ALL_CPUS,
         .acceptors = from->acceptors,
         .defer_accept = from->defer_accept,
+        .affinity = from->steer,
+        .steer = from->steer,
         .pools = {{"work", from->pool_threads, from->queue},
                   {"sleep", from->pool_threads ? from->pool_threads : SLEEP_THREADS, from->queue},
                   {"upload", from->pool_threads ? from->pool_threads : UPLOAD_THREADS, from->queue}},

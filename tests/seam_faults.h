@@ -146,6 +146,11 @@ static inline int fault_setsockopt(int fd, int level, int name, int value) {
 }
 #define hsrv_sys_setsockopt fault_setsockopt
 
+static inline int fault_steer(int fd, struct sock_filter *code, size_t len) {
+    return fault_errno(FAULT_SETSOCKOPT) ? -1 : hsrv_sys_steer(fd, code, len);
+}
+#define hsrv_sys_steer fault_steer
+
 static inline int fault_bind(int fd, const struct sockaddr *address, socklen_t len) {
     return fault_errno(FAULT_BIND) ? -1 : hsrv_sys_bind(fd, address, len);
 }

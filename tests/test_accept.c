@@ -1805,6 +1805,67 @@ TEST(affinity_within_what_the_process_has) {
     check_all_cpus();
 }
 
+// ---- steering ----
+
+enum { STEERED = 8 }; // clients on each CPU: by chance they would all come to the right reactor once in 2^8 times
+
+// Clients of each CPU come to the reactor that is bound to it.
+static void check_steered(int address) {
+    char cpus[MAX_CPUS][8];
+    cpu_set_t all, one;
+    const int count = own_cpus(cpus);
+    CHECK_INT(sched_getaffinity(0, sizeof all, &all), 0);
+    for (int i = 0; i < count; i++) {
+        struct client c[STEERED];
+        CPU_ZERO(&one);
+        CPU_SET((size_t)atoi(cpus[i]), &one);
+        CHECK_INT(sched_setaffinity(0, sizeof one, &one), 0);
+        for (int k = 0; k < STEERED; k++) {
+            NOTE("client %d on CPU %s", k, cpus[i]);
+            c[k] = dial(httpsrv_port(s.srv, address));
+            CHECK_INT(reactor_of(&c[k]), i);
+        }
+        hang_up_all(c, STEERED);
+    }
+    CHECK_INT(sched_setaffinity(0, sizeof all, &all), 0);
+}
+
+TEST(steering) {
+    char cpus[MAX_CPUS][8];
+    make_dir();
+    serve_places(&(httpsrv_config){.listen = {"127.0.0.1:0", unix_path, "127.0.0.1:0"},
+                                   .reactors = own_cpus(cpus),
+                                   .affinity = true,
+                                   .steer = true});
+    for (int round = 0; round < 2; round++) { // the sockets of each are new
+        check_steered(0);
+        check_steered(2);
+        end_round();
+        if (round == 0) start_places();
+    }
+    dispose(&s);
+    remove_dir();
+}
+
+// Nothing to steer by: any client comes to some reactor.
+TEST(steering_with_one_reactor_or_many) {
+    char cpus[MAX_CPUS][8];
+    const int reactors[] = {1, own_cpus(cpus) + 1};
+    for (size_t i = 0; i < ROWS(reactors); i++) {
+        serve_places(&(httpsrv_config){.reactors = reactors[i], .affinity = true, .steer = true});
+        for (int k = 0; k < STEERED; k++) {
+            check_alive(&s);
+        }
+        finish(&s);
+    }
+}
+
+TEST(what_steering_wants) {
+    check_refused(&(httpsrv_config){.reactors = 2, .steer = true}, HTTPSRV_ARG, "steer", "affinity");
+    check_refused(&(httpsrv_config){.reactors = 2, .acceptors = 1, .affinity = true, .steer = true}, HTTPSRV_ARG,
+                  "steer", "accept");
+}
+
 TEST(no_affinity_unless_asked_for) {
     char all[1024];
     list_cpus(0, all, sizeof all);
