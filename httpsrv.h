@@ -1150,7 +1150,6 @@ HTTPSRV_API bool httpsrv_parse_done(const httpsrv_parser *parser);
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/filter.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
@@ -1573,11 +1572,27 @@ static inline void hsrv_sys_set_cpus(const hsrv_cpus *cpus) {
     if (cpus->bytes > 0) syscall(SYS_sched_setaffinity, 0, (size_t)cpus->bytes, cpus->mask);
 }
 
-// For all the sockets that share the address by SO_REUSEPORT.
-static inline int hsrv_sys_steer(int fd, struct sock_filter *code, size_t len) {
-    struct sock_fprog program;
-    program.len = (unsigned short)len;
-    program.filter = code;
+// A program for the kernel, as in bpf(4) and linux/filter.h, which is not the C library's.
+#define HSRV_BPF_LOAD        0x20        // BPF_LD | BPF_W | BPF_ABS
+#define HSRV_BPF_CPU         0xfffff024u // SKF_AD_OFF + SKF_AD_CPU: the number of the CPU that handles the packet
+#define HSRV_BPF_SKIP_UNLESS 0x15        // BPF_JMP | BPF_JEQ | BPF_K, jf = 1: the next one is skipped
+#define HSRV_BPF_RETURN      0x06        // BPF_RET | BPF_K
+
+typedef struct hsrv_bpf { // struct sock_filter
+    uint16_t code;
+    uint8_t jt, jf;
+    uint32_t k;
+} hsrv_bpf;
+
+// Has a program choose among all the sockets that share the address by SO_REUSEPORT.
+static inline int hsrv_sys_steer(int fd, hsrv_bpf *steps, size_t count) {
+    struct { // sock_fprog
+        unsigned short len;
+        hsrv_bpf *filter;
+    } program;
+    memset(&program, 0, sizeof program);
+    program.len = (unsigned short)count;
+    program.filter = steps;
     return setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, (socklen_t)sizeof program);
 }
 
@@ -13984,13 +13999,13 @@ static httpsrv_result hsrv_server_listen_on(httpsrv *srv, int index, hsrv_loop *
     return hsrv_server_fail(srv, HTTPSRV_SYS, "%s: %s", address->text, strerror(errno));
 }
 
-static struct sock_filter hsrv_server_instruction(unsigned code, unsigned skip, uint32_t operand) {
-    struct sock_filter instruction;
-    instruction.code = (uint16_t)code;
-    instruction.jt = 0;
-    instruction.jf = (uint8_t)skip;
-    instruction.k = operand;
-    return instruction;
+static hsrv_bpf hsrv_server_step(unsigned code, uint32_t operand) {
+    hsrv_bpf step;
+    step.code = (uint16_t)code;
+    step.jt = 0;
+    step.jf = code == HSRV_BPF_SKIP_UNLESS;
+    step.k = operand;
+    return step;
 }
 
 // Each reactor's socket gets the connections of the reactor's CPU; those of other CPUs are spread, as the number of no
@@ -13999,16 +14014,16 @@ static httpsrv_result hsrv_server_steer(httpsrv *srv, const hsrv_address *addres
     const int count = srv->config.reactors;
     if (count == 1 || count > hsrv_platform_cpu_count()) return HTTPSRV_OK;
     const size_t len = 2 * (size_t)count + 2;
-    struct sock_filter *code = (struct sock_filter *)hsrv_memory_take(&srv->memory, len * sizeof *code), *at = code;
-    if (!code) return hsrv_server_fail(srv, HTTPSRV_NOMEM, "steer: out of memory");
-    *at++ = hsrv_server_instruction(BPF_LD | BPF_W | BPF_ABS, 0, (uint32_t)(SKF_AD_OFF + SKF_AD_CPU));
+    hsrv_bpf *steps = (hsrv_bpf *)hsrv_memory_take(&srv->memory, len * sizeof *steps), *at = steps;
+    if (!steps) return hsrv_server_fail(srv, HTTPSRV_NOMEM, "steer: out of memory");
+    *at++ = hsrv_server_step(HSRV_BPF_LOAD, HSRV_BPF_CPU);
     for (int i = 0; i < count; i++) {
-        *at++ = hsrv_server_instruction(BPF_JMP | BPF_JEQ | BPF_K, 1, (uint32_t)hsrv_platform_cpu(i));
-        *at++ = hsrv_server_instruction(BPF_RET | BPF_K, 0, (uint32_t)i);
+        *at++ = hsrv_server_step(HSRV_BPF_SKIP_UNLESS, (uint32_t)hsrv_platform_cpu(i));
+        *at++ = hsrv_server_step(HSRV_BPF_RETURN, (uint32_t)i);
     }
-    *at = hsrv_server_instruction(BPF_RET | BPF_K, 0, UINT32_MAX);
-    const int err = hsrv_sys_steer(srv->loops[count - 1]->listeners[index], code, len) == 0 ? 0 : errno;
-    hsrv_memory_give(&srv->memory, code, len * sizeof *code);
+    *at = hsrv_server_step(HSRV_BPF_RETURN, UINT32_MAX);
+    const int err = hsrv_sys_steer(srv->loops[count - 1]->listeners[index], steps, len) == 0 ? 0 : errno;
+    hsrv_memory_give(&srv->memory, steps, len * sizeof *steps);
     return err == 0 ? HTTPSRV_OK : hsrv_server_fail(srv, HTTPSRV_SYS, "steer: %s: %s", address->text, strerror(err));
 }
 

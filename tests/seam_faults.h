@@ -146,8 +146,8 @@ static inline int fault_setsockopt(int fd, int level, int name, int value) {
 }
 #define hsrv_sys_setsockopt fault_setsockopt
 
-static inline int fault_steer(int fd, struct sock_filter *code, size_t len) {
-    return fault_errno(FAULT_SETSOCKOPT) ? -1 : hsrv_sys_steer(fd, code, len);
+static inline int fault_steer(int fd, hsrv_bpf *steps, size_t count) {
+    return fault_errno(FAULT_SETSOCKOPT) ? -1 : hsrv_sys_steer(fd, steps, count);
 }
 #define hsrv_sys_steer fault_steer
 
