@@ -572,7 +572,7 @@ static void add_routes(void) {
 
 static void make(const struct scenario *scenario) {
     httpsrv_config config = {.host = "127.0.0.1", .reactors = scenario->reactors};
-    config.affinity = config.steer = scenario->whole;
+    config.affinity = config.steer = scenario == &life;
     config.pools[0].name = "work";
     config.pools[0].threads = 2;
     config.pools[0].queue = 4;
