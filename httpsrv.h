@@ -2298,8 +2298,8 @@ static bool hsrv_text_is_parameter(httpsrv_str s) {
     if (!equals) return false;
     const size_t len = (size_t)(equals - s.ptr);
     const httpsrv_str value = hsrv_text_trim(hsrv_text_view(equals + 1, s.len - len - 1));
-    if (!hsrv_text_all(hsrv_text_trim(hsrv_text_view(s.ptr, len)), HSRV_TOKEN)) return false;
-    return hsrv_text_all(value, HSRV_TOKEN) || hsrv_text_is_quoted_string(value);
+    if (!hsrv_text_is_token(hsrv_text_trim(hsrv_text_view(s.ptr, len)))) return false;
+    return hsrv_text_is_token(value) || hsrv_text_is_quoted_string(value);
 }
 
 // ---- dates ----
@@ -3431,7 +3431,7 @@ static int hsrv_parser_on_length(httpsrv_parser *p, httpsrv_str value) {
 static bool hsrv_parser_coding_valid(httpsrv_str coding) {
     httpsrv_str part;
     hsrv_text_next_part(&coding, &part, ';');
-    if (!hsrv_text_all(part, HSRV_TOKEN) || hsrv_text_equal_nocase(part, hsrv_text_view("chunked", 7))) return false;
+    if (!hsrv_text_is_token(part) || hsrv_text_equal_nocase(part, hsrv_text_view("chunked", 7))) return false;
     while (hsrv_text_next_part(&coding, &part, ';')) {
         if (!hsrv_text_is_parameter(part)) return false;
     }
@@ -3470,7 +3470,7 @@ static int hsrv_parser_on_connection(httpsrv_parser *p, httpsrv_str value) {
     p->seen |= alone;
     while (alone == 0 && hsrv_text_next_element(&value, &option)) {
         if (option.len == 0) continue;
-        if (!hsrv_text_all(option, HSRV_TOKEN)) return hsrv_parser_fail(p, HTTPSRV_LOG_BAD_FIELD);
+        if (!hsrv_text_is_token(option)) return hsrv_parser_fail(p, HTTPSRV_LOG_BAD_FIELD);
         p->seen |= hsrv_parser_connection_option(option);
     }
     return 1;
@@ -4219,7 +4219,7 @@ static httpsrv_result hsrv_frames_part_field(httpsrv_multipart *m, httpsrv_str l
     if (name_len == 0 || name_len == line.len || line.ptr[name_len] != ':') return HTTPSRV_SYNTAX;
     const httpsrv_str name = hsrv_text_view(line.ptr, name_len);
     const httpsrv_str value = hsrv_text_trim(hsrv_text_view(line.ptr + name_len + 1, line.len - name_len - 1));
-    if (value.len > 0 && !hsrv_text_all(value, HSRV_VALUE)) return HTTPSRV_SYNTAX;
+    if (value.len > 0 && !hsrv_text_is_value(value)) return HTTPSRV_SYNTAX;
     if (hsrv_text_equal_nocase(name, hsrv_text_of("content-disposition"))) return hsrv_frames_disposition(m, value);
     if (!hsrv_text_equal_nocase(name, hsrv_text_of("content-type"))) return HTTPSRV_OK;
     if (m->part.type.ptr) return HTTPSRV_SYNTAX;
@@ -4726,7 +4726,7 @@ typedef struct hsrv_pool {
     int num_threads; // started
     int want_threads;
     char name[32];
-    int cpu; // first worker's, to bind it to; -1: none
+    int cpu; // first worker's, to bind it to; -1: none; as `room`, set before the first start: workers outlive a restart
     hsrv_queue queue;
     void (*room)(void *arg); // called on a worker when somebody wants room and there is some again
     void *room_arg;
@@ -5196,7 +5196,8 @@ struct httpsrv_req {
     hsrv_spool *spools;
     httpsrv_form_data form;
     bool form_read;
-    bool shared;           // its place is open: an answer has to claim it
+    // Its place is open: an answer has to claim it. Apart from `answered`, so that no load spans this and what was just stored.
+    bool shared;
     httpsrv_parser parser; // the loop's while the request is read
     httpsrv_head head;
     const char *raw; // the head's bytes; in the reactor's buffer until the request leaves it, then in the arena
@@ -5866,7 +5867,7 @@ static httpsrv_result hsrv_router_add(hsrv_router *router, hsrv_memory *memory, 
     if (!space) return HTTPSRV_ROUTE;
     route->method = hsrv_text_view(route->pattern, (size_t)(space - route->pattern));
     route->method_id = hsrv_parser_method_id(route->method);
-    if (!hsrv_text_all(route->method, HSRV_TOKEN)) return HTTPSRV_ROUTE;
+    if (!hsrv_text_is_token(route->method)) return HTTPSRV_ROUTE;
     hsrv_node *node;
     const httpsrv_result result = hsrv_router_place(router, memory, route, hsrv_text_of(space + 1), &node);
     if (result != HTTPSRV_OK) return result;
@@ -9139,7 +9140,7 @@ static httpsrv_result hsrv_response_reply_parts(httpsrv_req *req, int status, co
 static bool hsrv_response_keeps_type(hsrv_loop *loop, const char *type) {
     if (HSRV_LIKELY(strncmp(loop->plain_type, type, sizeof loop->plain_type) == 0)) return loop->plain_type_len > 0;
     const httpsrv_str text = hsrv_text_of(type);
-    return hsrv_text_all(text, HSRV_VALUE) && hsrv_loop_keep_type(loop, text);
+    return hsrv_text_is_value(text) && hsrv_loop_keep_type(loop, text);
 }
 
 // The short way for most answers of a reactor's: 200, a type, a short body, and nothing out of the ordinary. False if there
@@ -9547,7 +9548,7 @@ static httpsrv_result hsrv_response_on_drain(httpsrv_req *req, httpsrv_handler f
 static httpsrv_result hsrv_response_add_trailer(httpsrv_req *req, httpsrv_str name, httpsrv_str value) {
     hsrv_stream *s = &req->stream;
     if (req->answered != HSRV_ANSWER_BEGUN) return HTTPSRV_STATE;
-    if (!hsrv_text_all(name, HSRV_TOKEN) || !hsrv_parser_trailer_allowed(name) || !hsrv_response_value_valid(value))
+    if (!hsrv_text_is_token(name) || !hsrv_parser_trailer_allowed(name) || !hsrv_response_value_valid(value))
         return HTTPSRV_ARG;
     hsrv_header *header = hsrv_response_new_header(req, name, value);
     if (!header) return HTTPSRV_NOMEM;
@@ -9764,7 +9765,7 @@ static bool hsrv_content_has_prefix(httpsrv_str name, const char *prefix) {
 static bool hsrv_content_cookie_valid(const httpsrv_cookie_config *cookie) {
     const httpsrv_str name = hsrv_text_of(cookie->name), path = hsrv_text_of(cookie->path);
     const httpsrv_str site = hsrv_text_of(cookie->same_site);
-    if (!hsrv_text_all(name, HSRV_TOKEN) || !hsrv_content_cookie_value_valid(cookie->value)) return false;
+    if (!hsrv_text_is_token(name) || !hsrv_content_cookie_value_valid(cookie->value)) return false;
     if (!hsrv_content_cookie_path_valid(path)) return false;
     if (!hsrv_content_cookie_domain_valid(hsrv_text_of(cookie->domain))) return false;
     const bool none = hsrv_text_equal(site, hsrv_text_of("None"));
@@ -13308,7 +13309,7 @@ static void hsrv_server_complete(httpsrv *srv) {
         hsrv_server_fail(srv, HTTPSRV_UNSUPPORTED, "%s: built with HTTPSRV_INLINE_ONLY",
                          c->acceptors > 0 ? "acceptors" : "compress.pool");
     }
-    if (c->server_name && !hsrv_text_all(hsrv_text_of(c->server_name), HSRV_VALUE) && c->server_name[0]) {
+    if (c->server_name && !hsrv_text_is_value(hsrv_text_of(c->server_name)) && c->server_name[0]) {
         hsrv_server_fail(srv, HTTPSRV_ARG, "server_name: has a character that no field may have");
     }
 }
@@ -13451,6 +13452,19 @@ static void hsrv_server_take_addresses(httpsrv *srv) {
 
 // ---- pools ----
 
+static int hsrv_server_loop_count(const httpsrv *srv) {
+    return srv->config.reactors + (HSRV_LATER ? srv->config.acceptors : 0);
+}
+
+// The CPU that follows those of the loops and of the pools there are.
+static int hsrv_server_next_cpu(const httpsrv *srv) {
+    int cpu = hsrv_server_loop_count(srv);
+    for (int i = 0; i < srv->num_pools; i++) {
+        cpu += srv->pools[i]->want_threads;
+    }
+    return cpu;
+}
+
 static hsrv_pool *hsrv_server_find_pool(const httpsrv *srv, const char *name) {
     for (int i = 0; i < srv->num_pools; i++) {
         if (strcmp(srv->pools[i]->name, name) == 0) return srv->pools[i];
@@ -13477,6 +13491,7 @@ static hsrv_pool *hsrv_server_add_pool(httpsrv *srv, const httpsrv_pool_config *
         hsrv_server_fail(srv, HTTPSRV_NOMEM, "pool %s: out of memory", config->name);
         return NULL;
     }
+    if (srv->config.affinity) pool->cpu = hsrv_server_next_cpu(srv);
     pool->room = hsrv_server_room;
     pool->room_arg = srv;
     srv->pools[srv->num_pools++] = pool;
@@ -13598,7 +13613,7 @@ static bool hsrv_server_is_media_range(httpsrv_str s) {
     if (!slash) return false;
     const httpsrv_str type = hsrv_text_view(s.ptr, (size_t)(slash - s.ptr));
     const httpsrv_str subtype = hsrv_text_view(slash + 1, s.len - type.len - 1);
-    if (!hsrv_text_all(type, HSRV_TOKEN) || !hsrv_text_all(subtype, HSRV_TOKEN)) return false;
+    if (!hsrv_text_is_token(type) || !hsrv_text_is_token(subtype)) return false;
     const bool any_type = hsrv_text_equal(type, hsrv_text_of("*")), any = hsrv_text_equal(subtype, hsrv_text_of("*"));
     if (any_type) return any;
     return any || !memchr(subtype.ptr, '*', subtype.len);
@@ -13724,13 +13739,13 @@ static httpsrv_result hsrv_server_add_mount(httpsrv *srv, hsrv_mount *mount, con
 }
 
 static bool hsrv_server_type_valid(const char *type) {
-    return type && type[0] && hsrv_text_all(hsrv_text_of(type), HSRV_VALUE);
+    return type && type[0] && hsrv_text_is_value(hsrv_text_of(type));
 }
 
 static httpsrv_result hsrv_server_complete_files(httpsrv *srv, httpsrv_files_config *config) {
     config->max_open = hsrv_server_int(srv, config->max_open, "files: max_open", 64, 1, 65536, true);
     config->fresh_ms = hsrv_server_int(srv, config->fresh_ms, "files: fresh_ms", 1000, 0, HSRV_MAX_TIMEOUT, false);
-    if (config->cache_control && !hsrv_text_all(hsrv_text_of(config->cache_control), HSRV_VALUE))
+    if (config->cache_control && !hsrv_text_is_value(hsrv_text_of(config->cache_control)))
         hsrv_server_fail(srv, HTTPSRV_ARG, "files: cache_control has a character that no field may have");
     for (const httpsrv_mime *mime = config->types; mime && mime->extension; mime++) {
         if (!hsrv_server_type_valid(mime->type))
@@ -13748,8 +13763,7 @@ static const char *hsrv_server_check_asset(const httpsrv_asset *asset) {
     if (asset->path[0] != '/') return "a path has no slash in front";
     if ((asset->len > 0 && !asset->data) || (asset->gzip_len > 0 && !asset->gzip)) return "data are missing";
     if (asset->type && !hsrv_server_type_valid(asset->type)) return "a type has a character that no field may have";
-    const bool is_tag =
-        !asset->etag || (hsrv_frames_next_tag(&list, &tag) && list.len == 0 && hsrv_text_all(tag, HSRV_VALUE));
+    const bool is_tag = !asset->etag || (hsrv_frames_next_tag(&list, &tag) && list.len == 0 && hsrv_text_is_value(tag));
     return is_tag ? NULL : "an etag is no entity tag";
 }
 
@@ -13978,10 +13992,6 @@ static int hsrv_server_first_accepting(const httpsrv *srv) {
 }
 
 // Reactors and acceptors.
-static int hsrv_server_loop_count(const httpsrv *srv) {
-    return srv->config.reactors + (HSRV_LATER ? srv->config.acceptors : 0);
-}
-
 // The first socket of an address is bound without SO_REUSEPORT, so that a second program on the port is told that it is
 // in use, and gets the option right after, so that its siblings can join it.
 static httpsrv_result hsrv_server_listen_on(httpsrv *srv, int index, hsrv_loop *loop) {
@@ -14088,10 +14098,7 @@ static httpsrv_result hsrv_server_make_loops(httpsrv *srv) {
 }
 
 static httpsrv_result hsrv_server_start_pools(httpsrv *srv) {
-    int cpu = hsrv_server_loop_count(srv);
     for (int i = 0; HSRV_LATER && i < srv->num_pools; i++) {
-        if (srv->config.affinity) srv->pools[i]->cpu = cpu;
-        cpu += srv->pools[i]->want_threads;
         const int err = hsrv_pool_start(srv->pools[i]);
         if (err != 0) return hsrv_server_fail(srv, HTTPSRV_SYS, "pool %s: %s", srv->pools[i]->name, strerror(err));
     }

@@ -285,9 +285,30 @@ static inline void fault_set_cpus(const hsrv_cpus *cpus) {
 }
 #define hsrv_sys_set_cpus fault_set_cpus
 
+static int fault_late_ms; // what is started begins to run so much later
+
+struct fault_start {
+    void *(*fn)(void *);
+    void *arg;
+    int late_ms;
+};
+
+static inline void *fault_begin_late(void *arg) {
+    const struct fault_start start = *(struct fault_start *)arg;
+    free(arg);
+    hsrv_sys_sleep_ms(start.late_ms);
+    return start.fn(start.arg);
+}
+
 static inline int fault_thread_create(pthread_t *thread, void *(*fn)(void *), void *arg) {
     const int error = fault_due(FAULT_THREAD_CREATE);
-    return error ? error : hsrv_sys_thread_create(thread, fn, arg);
+    if (error || fault_late_ms == 0) return error ? error : hsrv_sys_thread_create(thread, fn, arg);
+    struct fault_start *start = (struct fault_start *)malloc(sizeof *start);
+    if (!start) return ENOMEM;
+    *start = (struct fault_start){fn, arg, fault_late_ms};
+    const int result = hsrv_sys_thread_create(thread, fault_begin_late, start);
+    if (result != 0) free(start);
+    return result;
 }
 #define hsrv_sys_thread_create fault_thread_create
 

@@ -841,6 +841,23 @@ TEST(no_ipv6) {
     }
 }
 
+// Workers outlive a restart, and may begin to run only after it.
+TEST(workers_that_begin_late) {
+    make(&life);
+    fault_late_ms = 300;
+    CHECK_INT(httpsrv_listen(s.srv), HTTPSRV_OK);
+    fault_late_ms = 0;
+    for (int round = 0; round < 3; round++) {
+        CHECK_INT(start(&life), HTTPSRV_OK);
+        talk_hello();
+        stop(&life);
+    }
+    CHECK_INT(start(&life), HTTPSRV_OK);
+    talk_pool();
+    stop(&life);
+    dispose(&s);
+}
+
 // httpsrv_run gives up when a reactor's thread cannot be had.
 TEST(running_without_a_thread) {
     make(&life);
