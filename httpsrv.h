@@ -2302,6 +2302,53 @@ static bool hsrv_text_is_parameter(httpsrv_str s) {
     return hsrv_text_is_token(value) || hsrv_text_is_quoted_string(value);
 }
 
+// ---- hashing what others choose ----
+
+// At most 8 bytes, the first the lowest.
+static uint64_t hsrv_text_word(const char *p, size_t len) {
+    uint64_t word = 0;
+    while (len-- > 0) {
+        word = word << 8 | (unsigned char)p[len];
+    }
+    return word;
+}
+
+static inline uint64_t hsrv_text_rotate(uint64_t word, unsigned bits) {
+    return word << bits | word >> (64 - bits);
+}
+
+static void hsrv_text_sip_round(uint64_t v[4]) {
+    v[0] += v[1];
+    v[2] += v[3];
+    v[1] = hsrv_text_rotate(v[1], 13) ^ v[0];
+    v[3] = hsrv_text_rotate(v[3], 16) ^ v[2];
+    v[0] = hsrv_text_rotate(v[0], 32) + v[3];
+    v[2] += v[1];
+    v[3] = hsrv_text_rotate(v[3], 21) ^ v[0];
+    v[1] = hsrv_text_rotate(v[1], 17) ^ v[2];
+    v[2] = hsrv_text_rotate(v[2], 32);
+}
+
+// SipHash-2-4: who does not know the secret cannot make texts that collide (Aumasson, Bernstein, 2012).
+static uint64_t hsrv_text_siphash(httpsrv_str s, const uint64_t secret[2]) {
+    uint64_t v[4] = {secret[0] ^ UINT64_C(0x736f6d6570736575), secret[1] ^ UINT64_C(0x646f72616e646f6d),
+                     secret[0] ^ UINT64_C(0x6c7967656e657261), secret[1] ^ UINT64_C(0x7465646279746573)};
+    for (size_t at = 0; at <= s.len; at += 8) {
+        const bool last = s.len - at < 8;
+        const uint64_t word =
+            last ? hsrv_text_word(s.ptr + at, s.len - at) | (uint64_t)s.len << 56 : hsrv_text_word(s.ptr + at, 8);
+        v[3] ^= word;
+        hsrv_text_sip_round(v);
+        hsrv_text_sip_round(v);
+        v[0] ^= word;
+    }
+    v[2] ^= 0xff;
+    for (int i = 0; i < 4; i++) {
+        hsrv_text_sip_round(v);
+    }
+    return v[0] ^ v[1] ^ v[2] ^ v[3];
+}
+
 // ---- dates ----
 
 // A number of `n` digits, or with a space for the first one; -1 if it is none.
@@ -5111,6 +5158,15 @@ typedef struct hsrv_channel {
     size_t name_len; // the name follows the struct
 } hsrv_channel;
 
+// Those of a loop. The table grows and shrinks with them; as long as it has one bucket, that is `first`.
+typedef struct hsrv_channels {
+    hsrv_channel **buckets;
+    hsrv_channel *first;
+    size_t num_buckets; // a power of two
+    size_t count;
+    uint64_t secret[2]; // in the hash: a name may be a client's choice
+} hsrv_channels;
+
 // A file that parts of a form were spooled to; closed when the request ends.
 typedef struct hsrv_spool {
     struct hsrv_spool *next;
@@ -5385,8 +5441,6 @@ typedef struct hsrv_wheel {
 
 // ---- loop ----
 
-#define HSRV_CHANNEL_BUCKETS 64u // a power of two
-
 // RUN -> GRACE -> DRAIN -> DONE, each on the loop's own clock once the server was told to stop; a second stop goes
 // straight to DONE. In GRACE everything works but answers say close; in DRAIN nothing new is accepted.
 typedef enum hsrv_loop_phase { HSRV_LOOP_RUN, HSRV_LOOP_GRACE, HSRV_LOOP_DRAIN, HSRV_LOOP_DONE } hsrv_loop_phase;
@@ -5499,7 +5553,7 @@ struct hsrv_loop {
     int serve_budget;                 // steps, most of them requests, before others get their turn
     httpsrv_str piece;                // of the body being read
     hsrv_news *news;                  // being sent to its readers
-    hsrv_channel *channels[HSRV_CHANNEL_BUCKETS];
+    hsrv_channels channels;
     httpsrv_str status_block;                // "HTTP/1.1 200 OK", Server and Date lines, cached for the second
     size_t status_line_len, server_line_len; // of its first two lines
     char *block;
@@ -6603,6 +6657,21 @@ static void hsrv_loop_free_request(hsrv_loop *loop, httpsrv_req *req) {
 
 // ---- life ----
 
+static void hsrv_loop_init_channels(hsrv_loop *loop) {
+    hsrv_channels *channels = &loop->channels;
+    channels->buckets = &channels->first;
+    channels->num_buckets = 1;
+    hsrv_sys_random(channels->secret, sizeof channels->secret); // without it, addresses in memory are secret enough
+    channels->secret[0] ^= (uint64_t)(uintptr_t)loop;
+}
+
+// The last channel has gone, but a table may be left that could not be made smaller.
+static void hsrv_loop_give_buckets(hsrv_loop *loop) {
+    hsrv_channels *channels = &loop->channels;
+    if (channels->num_buckets < 2) return;
+    hsrv_memory_give(&loop->srv->memory, channels->buckets, channels->num_buckets * sizeof(hsrv_channel *));
+}
+
 static void hsrv_loop_free(hsrv_loop *loop) {
     hsrv_memory *memory = &loop->srv->memory;
     while (loop->spare_requests) {
@@ -6617,6 +6686,7 @@ static void hsrv_loop_free(hsrv_loop *loop) {
     hsrv_memory_give(memory, loop->input, HTTPSRV_READ_BUFFER);
     hsrv_memory_give(memory, loop->output, HTTPSRV_WRITE_BUFFER);
     hsrv_memory_give(memory, loop->block, loop->block_size);
+    if (HSRV_LATER) hsrv_loop_give_buckets(loop);
     hsrv_loop_close_fd(&loop->epfd);
     hsrv_loop_close_fd(&loop->wakefd);
     hsrv_loop_close_fd(&loop->reservefd);
@@ -6677,6 +6747,7 @@ static hsrv_loop *hsrv_loop_new(httpsrv *srv, int number, uint32_t max_conns, ht
     loop->number = number;
     loop->epfd = loop->wakefd = loop->reservefd = -1;
     loop->free_places = HSRV_NONE;
+    if (HSRV_LATER) hsrv_loop_init_channels(loop);
     for (int i = 0; i < HTTPSRV_MAX_LISTENERS; i++) {
         loop->listeners[i] = -1;
     }
@@ -6814,12 +6885,60 @@ static httpsrv_req *hsrv_loop_take_request(hsrv_loop *loop) {
     return NULL;
 }
 
+// ---- channels ----
+
+static httpsrv_str hsrv_loop_channel_name(const hsrv_channel *channel) {
+    return hsrv_text_view((const char *)(channel + 1), channel->name_len);
+}
+
+static hsrv_channel **hsrv_loop_bucket(hsrv_channels *channels, httpsrv_str name) {
+    return &channels->buckets[hsrv_text_siphash(name, channels->secret) & (channels->num_buckets - 1)];
+}
+
 static hsrv_channel **hsrv_loop_find_channel(hsrv_loop *loop, httpsrv_str name) {
-    hsrv_channel **link = &loop->channels[hsrv_router_hash(name) & (HSRV_CHANNEL_BUCKETS - 1)];
-    while (*link && !hsrv_text_equal(hsrv_text_view((const char *)(*link + 1), (*link)->name_len), name)) {
+    hsrv_channel **link = hsrv_loop_bucket(&loop->channels, name);
+    while (*link && !hsrv_text_equal(hsrv_loop_channel_name(*link), name)) {
         link = &(*link)->next;
     }
     return link;
+}
+
+static void hsrv_loop_push_channel(hsrv_channel **list, hsrv_channel *channel) {
+    channel->next = *list;
+    *list = channel;
+}
+
+static hsrv_channel *hsrv_loop_pop_channel(hsrv_channel **list) {
+    hsrv_channel *channel = *list;
+    if (channel) *list = channel->next;
+    return channel;
+}
+
+// When memory is out, the table stays as it is and works as well, but slower.
+static void hsrv_loop_resize_channels(hsrv_loop *loop, size_t num_buckets) {
+    hsrv_channels *channels = &loop->channels;
+    hsrv_channel **buckets = &channels->first, *all = NULL, *channel;
+    if (num_buckets > 1)
+        buckets = (hsrv_channel **)hsrv_memory_take_zeroed(&loop->srv->memory, num_buckets * sizeof(hsrv_channel *));
+    if (!buckets) return;
+    for (size_t i = 0; i < channels->num_buckets; i++) {
+        while ((channel = hsrv_loop_pop_channel(&channels->buckets[i])) != NULL) {
+            hsrv_loop_push_channel(&all, channel);
+        }
+    }
+    hsrv_loop_give_buckets(loop);
+    channels->buckets = buckets;
+    channels->num_buckets = num_buckets;
+    while ((channel = hsrv_loop_pop_channel(&all)) != NULL) {
+        hsrv_loop_push_channel(hsrv_loop_bucket(channels, hsrv_loop_channel_name(channel)), channel);
+    }
+}
+
+static void hsrv_loop_count_channel(hsrv_loop *loop, bool more) {
+    hsrv_channels *channels = &loop->channels;
+    const size_t count = more ? ++channels->count : --channels->count, buckets = channels->num_buckets;
+    if (count > buckets) hsrv_loop_resize_channels(loop, 2 * buckets);
+    if (buckets > 1 && count <= buckets / 8) hsrv_loop_resize_channels(loop, buckets / 2);
 }
 
 static void hsrv_loop_free_channel(hsrv_loop *loop, hsrv_channel *channel) {
@@ -6828,15 +6947,15 @@ static void hsrv_loop_free_channel(hsrv_loop *loop, hsrv_channel *channel) {
 
 // Makes a request listen to a channel: to the one given, or to one of that name that is there already.
 static void hsrv_loop_join_channel(hsrv_loop *loop, httpsrv_req *req, hsrv_channel *wanted) {
-    hsrv_channel **link = hsrv_loop_find_channel(loop, hsrv_text_view((const char *)(wanted + 1), wanted->name_len));
+    hsrv_channel **link = hsrv_loop_find_channel(loop, hsrv_loop_channel_name(wanted));
+    hsrv_channel *channel = *link ? *link : wanted;
     if (*link) {
         hsrv_loop_free_channel(loop, wanted);
     } else {
-        wanted->next = NULL;
         wanted->readers = NULL;
-        *link = wanted;
+        hsrv_loop_push_channel(link, wanted);
+        hsrv_loop_count_channel(loop, true);
     }
-    hsrv_channel *channel = *link;
     hsrv_stream *s = &req->stream;
     s->channel = channel;
     s->prev_reader = NULL;
@@ -6854,10 +6973,12 @@ static void hsrv_loop_leave_channel(hsrv_loop *loop, httpsrv_req *req) {
     if (!s->prev_reader) channel->readers = s->next_reader;
     if (s->next_reader) s->next_reader->stream.prev_reader = s->prev_reader;
     if (channel->readers) return;
-    hsrv_channel **link = hsrv_loop_find_channel(loop, hsrv_text_view((const char *)(channel + 1), channel->name_len));
-    *link = channel->next;
+    hsrv_loop_pop_channel(hsrv_loop_find_channel(loop, hsrv_loop_channel_name(channel)));
+    hsrv_loop_count_channel(loop, false);
     hsrv_loop_free_channel(loop, channel);
 }
+
+// ---- requests that wait for room in their pool ----
 
 static void hsrv_loop_wait(hsrv_loop *loop, httpsrv_req *req) {
     const int n = req->route->pool_number;

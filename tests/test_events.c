@@ -1269,6 +1269,62 @@ TEST_EACH_WAY(channels_come_and_go) {
     end();
 }
 
+// ---- the table of channels ----
+
+enum { TABLED = 1000 };
+
+static void join_channel(hsrv_loop *loop, httpsrv_req *req, int number) {
+    char name[20];
+    const size_t len = (size_t)snprintf(name, sizeof name, "channel/%d", number);
+    hsrv_channel *wanted = (hsrv_channel *)hsrv_memory_take_zeroed(&s.srv->memory, sizeof *wanted + len);
+    memcpy(wanted + 1, name, len);
+    wanted->name_len = len;
+    refusing = loop->channels.count % 3 == 0; // memory is out now and then
+    hsrv_loop_join_channel(loop, req, wanted);
+    refusing = false;
+}
+
+static void check_channel(hsrv_loop *loop, const httpsrv_req *req, int number) {
+    char name[20];
+    snprintf(name, sizeof name, "channel/%d", number);
+    hsrv_channel *const *link = hsrv_loop_find_channel(loop, hsrv_text_of(name));
+    CHECK((*link != NULL) == (req->stream.channel != NULL));
+    if (*link) CHECK((*link)->readers == req && req->stream.channel == *link);
+}
+
+static void check_channels(hsrv_loop *loop, const httpsrv_req *reqs, size_t count) {
+    const hsrv_channels *table = &loop->channels;
+    CHECK_INT(table->count, count);
+    CHECK_CMP(table->num_buckets, <=, 16 * (count + 1));
+    CHECK_CMP(4 * table->num_buckets, >=, count);
+    for (int i = 0; i < TABLED; i++) {
+        check_channel(loop, &reqs[i], i);
+    }
+}
+
+// It grows and shrinks with them. When memory is out it stays as it is, and everybody is found all the same.
+TEST(the_table_of_channels) {
+    static httpsrv_req reqs[TABLED];
+    begin(&(httpsrv_config){.port = 0});
+    CHECK_INT(httpsrv_listen(s.srv), HTTPSRV_OK);
+    hsrv_loop *loop = s.srv->loops[0];
+    const size_t before = s.bytes;
+    for (int i = 0; i < TABLED; i++) {
+        join_channel(loop, &reqs[i], i);
+        if (i % 97 == 0) check_channels(loop, reqs, (size_t)i + 1);
+    }
+    check_channels(loop, reqs, TABLED);
+    for (int i = 0; i < TABLED; i++) {
+        refusing = i % 3 == 0;
+        hsrv_loop_leave_channel(loop, &reqs[i * 7 % TABLED]);
+        refusing = false;
+        if (i % 97 == 0) check_channels(loop, reqs, TABLED - 1 - (size_t)i);
+    }
+    check_channels(loop, reqs, 0);
+    CHECK_CMP(s.bytes, <=, before + 16 * sizeof(void *));
+    dispose(&s);
+}
+
 // ---- everything at once ----
 
 static int over; // ends the publishers

@@ -536,6 +536,22 @@ static void check_date(int64_t seconds) {
     CHECK_MEM(out, (size_t)(hsrv_text_format_date(out, seconds) - out), expected, 29);
 }
 
+// The vectors of the reference implementation: the secret is 00 01 .. 0f, the text 00 01 ..
+TEST(siphash) {
+    static const uint64_t hashes[] = {0x726fdb47dd0e0e31, 0x74f839c593dc67fd, 0x0d6c8009d9a94f5a,
+                                      0x85676696d7fb7e2d, 0xcf2794e0277187b7, 0x18765564cd99a68d,
+                                      0xcbc9466e58fee3ce, 0xab0200f58b01d137, 0x93f5f5799a932462};
+    static const uint64_t secret[2] = {0x0706050403020100, 0x0f0e0d0c0b0a0908};
+    char text[15];
+    for (size_t i = 0; i < sizeof text; i++)
+        text[i] = (char)i;
+    for (size_t len = 0; len < ROWS(hashes); len++) {
+        NOTE("%zu bytes", len);
+        CHECK(hsrv_text_siphash(hsrv_text_view(text, len), secret) == hashes[len]);
+    }
+    CHECK(hsrv_text_siphash(hsrv_text_view(text, 15), secret) == 0xa129ca6149be45e5); // of the paper, appendix A
+}
+
 TEST(dates_are_those_of_the_library) {
     const int64_t day = 86400, days = 84006; // to the end of 2199
     for (int64_t i = 0; i < days; i++) {
