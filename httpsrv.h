@@ -2113,6 +2113,8 @@ static inline char *hsrv_text_append(char *out, httpsrv_str s) {
     return out + s.len;
 }
 
+#define HSRV_LITERAL(literal) hsrv_text_view((literal), sizeof(literal) - 1)
+
 #define HSRV_APPEND(out, literal) (memcpy((out), (literal), sizeof(literal) - 1), (out) + (sizeof(literal) - 1))
 
 // Whether each "%" is followed by two hexadecimal digits.
@@ -2450,12 +2452,15 @@ static char *hsrv_text_two_digits(char *out, uint32_t n) {
     return out + 2;
 }
 
-// IMF-fixdate, RFC 9110 section 5.6.7: 29 characters. Days are counted in eras of 400 years that begin in March, so
-// that the leap day comes last.
+#define HSRV_FIRST_DATE INT64_C(-11644473600) // 1601-01-01, the first that is read as well
+
+// IMF-fixdate, RFC 9110 section 5.6.7: 29 characters; not before HSRV_FIRST_DATE. Days are counted in eras of 400 years,
+// the first from March 1 of the year 0, so that the leap day comes last.
 static char *hsrv_text_format_date(char *out, int64_t unix_seconds) {
-    static const char weekdays[] = "ThuFriSatSunMonTueWed", months[] = "MarAprMayJunJulAugSepOctNovDecJanFeb";
-    const uint32_t days = (uint32_t)(unix_seconds / 86400), second = (uint32_t)(unix_seconds % 86400);
-    const uint32_t shifted = days + 719468, era = shifted / 146097, day_of_era = shifted % 146097;
+    static const char weekdays[] = "WedThuFriSatSunMonTue", months[] = "MarAprMayJunJulAugSepOctNovDecJanFeb";
+    const uint64_t seconds = (uint64_t)(unix_seconds + INT64_C(719468) * 86400);
+    const uint32_t days = (uint32_t)(seconds / 86400), second = (uint32_t)(seconds % 86400);
+    const uint32_t era = days / 146097, day_of_era = days % 146097;
     const uint32_t year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
     const uint32_t day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     const uint32_t month = (5 * day_of_year + 2) / 153;
@@ -3421,7 +3426,7 @@ static bool hsrv_parser_form(const httpsrv_parser *p, const char *buf, httpsrv_h
         out->query = hsrv_text_view(buf + p->query_at, p->target_at + p->target_len - p->query_at);
         out->path.len = (size_t)(buf + p->query_at - 1 - out->path.ptr);
     }
-    if (out->path.len == 0) out->path = hsrv_text_view("/", 1);
+    if (out->path.len == 0) out->path = HSRV_LITERAL("/");
     return true;
 }
 
@@ -3478,7 +3483,7 @@ static int hsrv_parser_on_length(httpsrv_parser *p, httpsrv_str value) {
 static bool hsrv_parser_coding_valid(httpsrv_str coding) {
     httpsrv_str part;
     hsrv_text_next_part(&coding, &part, ';');
-    if (!hsrv_text_is_token(part) || hsrv_text_equal_nocase(part, hsrv_text_view("chunked", 7))) return false;
+    if (!hsrv_text_is_token(part) || hsrv_text_equal_nocase(part, HSRV_LITERAL("chunked"))) return false;
     while (hsrv_text_next_part(&coding, &part, ';')) {
         if (!hsrv_text_is_parameter(part)) return false;
     }
@@ -3492,7 +3497,7 @@ static int hsrv_parser_on_coding(httpsrv_parser *p, httpsrv_str value) {
     while (hsrv_text_next_element(&value, &coding)) {
         if (coding.len == 0) continue;
         if (p->seen & HSRV_SEEN_CHUNKED) p->seen |= HSRV_SEEN_BAD_CODING;
-        if (hsrv_text_equal_nocase(coding, hsrv_text_view("chunked", 7))) {
+        if (hsrv_text_equal_nocase(coding, HSRV_LITERAL("chunked"))) {
             p->seen |= HSRV_SEEN_CHUNKED;
             continue;
         }
@@ -3527,7 +3532,7 @@ static int hsrv_parser_on_expect(httpsrv_parser *p, httpsrv_str value) {
     httpsrv_str expectation;
     while (hsrv_text_next_element(&value, &expectation)) {
         if (expectation.len == 0) continue;
-        const bool known = hsrv_text_equal_nocase(expectation, hsrv_text_view("100-continue", 12));
+        const bool known = hsrv_text_equal_nocase(expectation, HSRV_LITERAL("100-continue"));
         p->seen |= known ? HSRV_SEEN_CONTINUE : HSRV_SEEN_EXPECT_OTHER;
     }
     return 1;
@@ -4291,7 +4296,7 @@ static httpsrv_result hsrv_frames_begin_part(httpsrv_multipart *m) {
     m->state = HSRV_MULTIPART_DATA;
     m->matched = HSRV_MULTIPART_SEEN;
     m->seen = true;
-    return hsrv_frames_call(m, HTTPSRV_PART_BEGIN, hsrv_text_view("", 0));
+    return hsrv_frames_call(m, HTTPSRV_PART_BEGIN, HSRV_LITERAL(""));
 }
 
 // A byte of a part's head. It ends with an empty line, which may be all of it.
@@ -4318,7 +4323,7 @@ static httpsrv_result hsrv_frames_delimited(httpsrv_multipart *m) {
     m->state = HSRV_MULTIPART_BEHIND;
     m->matched = 0;
     m->head_len = 0;
-    return in_part ? hsrv_frames_call(m, HTTPSRV_PART_END, hsrv_text_view("", 0)) : HTTPSRV_OK;
+    return in_part ? hsrv_frames_call(m, HTTPSRV_PART_END, HSRV_LITERAL("")) : HTTPSRV_OK;
 }
 
 // What was taken for the begin of a delimiter, and came in pieces before, is content.
@@ -5132,8 +5137,9 @@ typedef struct hsrv_file {
     int64_t mtime; // seconds
     long nanoseconds;
     uint64_t device, inode;
-    size_t etag_len;
+    size_t etag_len, date_len;
     char etag[64];
+    char date[29]; // mtime, unless that is to come
 } hsrv_file;
 
 // A piece of bytes on its way: output that the kernel has not taken, or between a worker and the loop. Copied bytes
@@ -5623,6 +5629,7 @@ typedef struct hsrv_cached {
     uint32_t hash;
     uint64_t looked; // ms: when it was looked at last
     uint64_t used;   // number of the use
+    const char *type;
     hsrv_file *file;
     hsrv_file *siblings[HSRV_CODINGS]; // NULL: there is none
 } hsrv_cached;
@@ -5690,7 +5697,7 @@ struct httpsrv {
 
 static void hsrv_router_init(hsrv_router *router) {
     memset(router, 0, sizeof *router);
-    router->asterisk.text = hsrv_text_view("*", 1);
+    router->asterisk.text = HSRV_LITERAL("*");
 }
 
 // Takes the next segment off a pattern's path, which begins with its slash.
@@ -8297,7 +8304,7 @@ static bool hsrv_conn_is_body_over(const httpsrv_req *req) {
 static hsrv_event hsrv_conn_parse_piece(hsrv_loop *loop, hsrv_conn *c) {
     httpsrv_req *req = c->req;
     const bool decodes = HSRV_CODES && req->inflater;
-    loop->piece = hsrv_text_view("", 0);
+    loop->piece = HSRV_LITERAL("");
     const hsrv_event taken = decodes ? hsrv_conn_take_coded_piece(loop, c) : hsrv_conn_take_piece(loop, c);
     if (taken != HSRV_EVENT_SERVE) return taken;
     if (loop->window_len > 0 && req->parser.phase == HTTPSRV_PHASE_TRAILERS) {
@@ -8953,24 +8960,26 @@ static hsrv_header *hsrv_response_new_header(httpsrv_req *req, httpsrv_str name,
     return header;
 }
 
-static httpsrv_result hsrv_response_add(httpsrv_req *req, httpsrv_str name, httpsrv_str value) {
-    if (req->answered != HSRV_ANSWER_NONE) return HTTPSRV_STATE;
-    if (!hsrv_response_name_valid(name) || !hsrv_response_value_valid(value)) return HTTPSRV_ARG;
-    if (hsrv_response_is_connection(name)) return hsrv_response_connection(req, value);
+// A field that has passed all checks, or is this file's own.
+static httpsrv_result hsrv_response_append(httpsrv_req *req, httpsrv_str name, httpsrv_str value) {
     hsrv_header *header = hsrv_response_new_header(req, name, value);
     if (!header) return HTTPSRV_NOMEM;
-    hsrv_response_mark_own(&req->answer, name);
     *req->answer.headers_end = header;
     req->answer.headers_end = &header->next;
     return HTTPSRV_OK;
 }
 
-// Adds first and removes the others then, so that a failure changes nothing.
-static httpsrv_result hsrv_response_set(httpsrv_req *req, httpsrv_str name, httpsrv_str value) {
-    hsrv_header **end = req->answer.headers_end;
-    const httpsrv_result result = hsrv_response_add(req, name, value);
-    if (result != HTTPSRV_OK || end == req->answer.headers_end) return result;
-    const hsrv_header *added = *end;
+static httpsrv_result hsrv_response_add(httpsrv_req *req, httpsrv_str name, httpsrv_str value) {
+    if (req->answered != HSRV_ANSWER_NONE) return HTTPSRV_STATE;
+    if (!hsrv_response_name_valid(name) || !hsrv_response_value_valid(value)) return HTTPSRV_ARG;
+    if (hsrv_response_is_connection(name)) return hsrv_response_connection(req, value);
+    const httpsrv_result result = hsrv_response_append(req, name, value);
+    if (result == HTTPSRV_OK) hsrv_response_mark_own(&req->answer, name);
+    return result;
+}
+
+// Takes the fields away that were there before `added` and have its name.
+static void hsrv_response_drop_earlier(httpsrv_req *req, const hsrv_header *added) {
     hsrv_header **link = &req->answer.headers;
     while (*link != added) {
         if (hsrv_text_equal_nocase((*link)->name, added->name))
@@ -8978,7 +8987,14 @@ static httpsrv_result hsrv_response_set(httpsrv_req *req, httpsrv_str name, http
         else
             link = &(*link)->next;
     }
-    return HTTPSRV_OK;
+}
+
+// Adds first and removes the others then, so that a failure changes nothing.
+static httpsrv_result hsrv_response_set(httpsrv_req *req, httpsrv_str name, httpsrv_str value) {
+    hsrv_header **end = req->answer.headers_end;
+    const httpsrv_result result = hsrv_response_add(req, name, value);
+    if (result == HTTPSRV_OK && end != req->answer.headers_end) hsrv_response_drop_earlier(req, *end);
+    return result;
 }
 
 // A body on its way home from a worker that is too large for the arena; released like one of the application's.
@@ -9687,7 +9703,7 @@ static httpsrv_result hsrv_response_end(httpsrv_req *req) {
         return HTTPSRV_TOOBIG;
     }
     if (s->deflater && !s->silent) {
-        const httpsrv_result result = hsrv_response_code_piece(req, hsrv_text_view("", 0), true);
+        const httpsrv_result result = hsrv_response_code_piece(req, HSRV_LITERAL(""), true);
         if (result != HTTPSRV_OK) return result;
     }
     if (req->inline_conn) {
@@ -9808,7 +9824,7 @@ static httpsrv_result hsrv_response_redirect(httpsrv_req *req, int status, const
     const hsrv_answer before = req->answer;
     httpsrv_result result = hsrv_response_set(req, hsrv_text_of("Location"), target);
     if (result != HTTPSRV_OK) return result;
-    result = hsrv_response_reply(req, status, NULL, hsrv_text_view("", 0));
+    result = hsrv_response_reply(req, status, NULL, HSRV_LITERAL(""));
     if (result == HTTPSRV_NOMEM) {
         req->answer = before;
         *req->answer.headers_end = NULL;
@@ -10044,10 +10060,10 @@ static httpsrv_result hsrv_content_on_part(const httpsrv_part *part, httpsrv_par
 // Hands a part on that is there as a whole.
 static httpsrv_result hsrv_content_pass_whole(const hsrv_form *form, httpsrv_part *part, httpsrv_str value) {
     const httpsrv_form_config *config = &form->config;
-    httpsrv_result result = config->on_part(part, HTTPSRV_PART_BEGIN, hsrv_text_view("", 0), config->user);
+    httpsrv_result result = config->on_part(part, HTTPSRV_PART_BEGIN, HSRV_LITERAL(""), config->user);
     part->size = (int64_t)value.len;
     if (result == HTTPSRV_OK && value.len > 0) result = config->on_part(part, HTTPSRV_PART_DATA, value, config->user);
-    if (result == HTTPSRV_OK) result = config->on_part(part, HTTPSRV_PART_END, hsrv_text_view("", 0), config->user);
+    if (result == HTTPSRV_OK) result = config->on_part(part, HTTPSRV_PART_END, HSRV_LITERAL(""), config->user);
     return result;
 }
 
@@ -10267,6 +10283,16 @@ static httpsrv_str hsrv_content_field(const httpsrv_req *req, const char *name) 
     return hsrv_request_field(&req->head, hsrv_text_of(name));
 }
 
+// Whether there may be fields that ask for anything but the whole: If-..., Range.
+static bool hsrv_content_has_conditions(const httpsrv_req *req) {
+    for (int i = 0; i < req->head.num_fields; i++) {
+        const httpsrv_str name = req->head.fields[i].name;
+        const char first = hsrv_text_lower(name.ptr[0]);
+        if ((first == 'i' && name.len > 2 && name.ptr[2] == '-') || (first == 'r' && name.len == 5)) return true;
+    }
+    return false;
+}
+
 // How often a field is there.
 static int hsrv_content_count(const httpsrv_req *req, const char *name) {
     int count = 0;
@@ -10326,25 +10352,38 @@ static bool hsrv_content_has_header(const httpsrv_req *req, const char *name) {
     return false;
 }
 
-static httpsrv_result hsrv_content_set(httpsrv_req *req, const char *name, httpsrv_str value) {
-    return hsrv_response_set(req, hsrv_text_of(name), value);
+// A field of which all is known: its name is none that means something to the server, its value was checked at setup.
+static httpsrv_result hsrv_content_set(httpsrv_req *req, httpsrv_str name, httpsrv_str value) {
+    hsrv_header **end = req->answer.headers_end;
+    if (req->answered != HSRV_ANSWER_NONE) return HTTPSRV_STATE;
+    const httpsrv_result result = hsrv_response_append(req, name, value);
+    if (result == HTTPSRV_OK) hsrv_response_drop_earlier(req, *end);
+    return result;
+}
+
+static httpsrv_result hsrv_content_set_date(httpsrv_req *req, const hsrv_resource *r) {
+    const httpsrv_str name = HSRV_LITERAL("Last-Modified");
+    char date[32];
+    if (r->mtime == INT64_MIN) return HTTPSRV_OK;
+    if (r->file && r->file->mtime == r->mtime && r->file->date_len > 0)
+        return hsrv_content_set(req, name, hsrv_text_view(r->file->date, r->file->date_len));
+    const char *end = hsrv_text_format_date(date, r->mtime);
+    return hsrv_content_set(req, name, hsrv_text_view(date, (size_t)(end - date)));
 }
 
 // What all answers about it say, also 304 (RFC 9110 section 15.4.5).
 static httpsrv_result hsrv_content_describe(httpsrv_req *req, const hsrv_resource *r) {
-    char date[32];
-    httpsrv_result result = hsrv_content_set(req, "ETag", r->etag);
-    if (result == HTTPSRV_OK && r->mtime != INT64_MIN) {
-        const char *end = hsrv_text_format_date(date, r->mtime);
-        result = hsrv_content_set(req, "Last-Modified", hsrv_text_view(date, (size_t)(end - date)));
-    }
-    if (result == HTTPSRV_OK) result = hsrv_content_set(req, "Accept-Ranges", hsrv_text_of("bytes"));
-    if (result == HTTPSRV_OK) result = hsrv_content_set(req, "X-Content-Type-Options", hsrv_text_of("nosniff"));
+    httpsrv_result result = hsrv_content_set(req, HSRV_LITERAL("ETag"), r->etag);
+    if (result == HTTPSRV_OK) result = hsrv_content_set_date(req, r);
+    if (result == HTTPSRV_OK) result = hsrv_content_set(req, HSRV_LITERAL("Accept-Ranges"), HSRV_LITERAL("bytes"));
+    if (result == HTTPSRV_OK)
+        result = hsrv_content_set(req, HSRV_LITERAL("X-Content-Type-Options"), HSRV_LITERAL("nosniff"));
     if (result == HTTPSRV_OK && r->cache_control && !hsrv_content_has_header(req, "cache-control"))
-        result = hsrv_content_set(req, "Cache-Control", hsrv_text_of(r->cache_control));
+        result = hsrv_content_set(req, HSRV_LITERAL("Cache-Control"), hsrv_text_of(r->cache_control));
     if (result == HTTPSRV_OK && r->varies)
-        result = hsrv_response_add(req, hsrv_text_of("Vary"), hsrv_text_of("Accept-Encoding"));
-    if (result == HTTPSRV_OK && r->coding) result = hsrv_content_set(req, "Content-Encoding", hsrv_text_of(r->coding));
+        result = hsrv_response_append(req, HSRV_LITERAL("Vary"), HSRV_LITERAL("Accept-Encoding"));
+    if (result == HTTPSRV_OK && r->coding)
+        result = hsrv_content_set(req, HSRV_LITERAL("Content-Encoding"), hsrv_text_of(r->coding));
     return result;
 }
 
@@ -10472,7 +10511,8 @@ static httpsrv_result hsrv_content_send_ranges(httpsrv_req *req, const hsrv_reso
     char range[80];
     const char *end = hsrv_content_format_range(range, r, count == 1 ? spans : NULL);
     if (count > 1) return hsrv_content_send_spans(req, r, spans, count);
-    const httpsrv_result result = hsrv_content_set(req, "Content-Range", hsrv_text_view(range, (size_t)(end - range)));
+    const httpsrv_result result =
+        hsrv_content_set(req, HSRV_LITERAL("Content-Range"), hsrv_text_view(range, (size_t)(end - range)));
     if (result != HTTPSRV_OK) return result;
     return count == 1 ? hsrv_content_send_span(req, r, 206, spans[0]) : hsrv_content_say(req, 416);
 }
@@ -10480,8 +10520,9 @@ static httpsrv_result hsrv_content_send_ranges(httpsrv_req *req, const hsrv_reso
 // Answers with it, or with what the request's conditions and ranges make of it.
 static httpsrv_result hsrv_content_send(httpsrv_req *req, const hsrv_resource *r) {
     hsrv_span spans[HTTPSRV_MAX_RANGES];
-    const int status = hsrv_content_check_conditions(req, r);
-    const httpsrv_str range = hsrv_content_field(req, "range");
+    const bool asks = hsrv_content_has_conditions(req);
+    const int status = asks ? hsrv_content_check_conditions(req, r) : 200;
+    const httpsrv_str range = asks ? hsrv_content_field(req, "range") : hsrv_text_absent();
     const bool ranges = status == 200 && range.ptr && hsrv_content_range_counts(req, r);
     const int count = ranges ? hsrv_frames_parse_ranges(range, r->size, spans) : 0;
     hsrv_resource plain = *r;
@@ -10489,7 +10530,7 @@ static httpsrv_result hsrv_content_send(httpsrv_req *req, const hsrv_resource *r
     const httpsrv_result result = hsrv_content_describe(req, &plain);
     if (result != HTTPSRV_OK) return result;
     if (status == 412) return hsrv_content_say(req, 412);
-    if (status == 304) return hsrv_response_reply(req, 304, NULL, hsrv_text_view("", 0));
+    if (status == 304) return hsrv_response_reply(req, 304, NULL, HSRV_LITERAL(""));
     if (count != 0) return hsrv_content_send_ranges(req, r, spans, count);
     spans[0].first = 0;
     spans[0].len = r->size;
@@ -10551,6 +10592,17 @@ static void hsrv_content_make_etag(hsrv_file *file) {
     file->etag_len = (size_t)(out - file->etag);
 }
 
+// RFC 9110 section 8.8.2.1: never later than now.
+static int64_t hsrv_content_modified(const hsrv_file *file) {
+    const int64_t now = hsrv_sys_unix_seconds(), mtime = file->mtime < now ? file->mtime : now;
+    return mtime < HSRV_FIRST_DATE ? INT64_MIN : mtime;
+}
+
+static void hsrv_content_make_date(hsrv_file *file) {
+    if (file->mtime < HSRV_FIRST_DATE || hsrv_content_modified(file) != file->mtime) return;
+    file->date_len = (size_t)(hsrv_text_format_date(file->date, file->mtime) - file->date);
+}
+
 // Takes over a descriptor of a regular file. NULL when out of memory.
 static hsrv_file *hsrv_content_new_file(hsrv_memory *memory, int fd, const struct stat *status) {
     hsrv_file *file = (hsrv_file *)hsrv_memory_take_zeroed(memory, sizeof *file);
@@ -10567,6 +10619,7 @@ static hsrv_file *hsrv_content_new_file(hsrv_memory *memory, int fd, const struc
     file->device = (uint64_t)status->st_dev;
     file->inode = (uint64_t)status->st_ino;
     hsrv_content_make_etag(file);
+    hsrv_content_make_date(file);
     if (hsrv_content_load(file)) return file;
     hsrv_output_unuse_file(file);
     return NULL;
@@ -10740,6 +10793,7 @@ static void hsrv_content_forget(const hsrv_mount *mount, hsrv_cached *entry) {
 static int hsrv_content_look(const hsrv_mount *mount, const char *path, hsrv_cached *entry) {
     char sibling[PATH_MAX];
     const int status = hsrv_content_open(mount, path, &entry->file);
+    entry->type = hsrv_content_type_of(mount->config.types, hsrv_text_of(path));
     if (status != 200 || !mount->config.precompressed) return status;
     for (int i = 0; i < HSRV_CODINGS; i++) {
         const int len = snprintf(sibling, sizeof sibling, "%s%s", path, hsrv_content_suffixes[i]);
@@ -10805,6 +10859,7 @@ static int hsrv_content_lookup(const hsrv_mount *mount, httpsrv_req *req, const 
         if (known) hsrv_content_forget(mount, entry);
         return status;
     }
+    entry->type = own->type;
     entry->file = own->file;
     memcpy(entry->siblings, own->siblings, sizeof entry->siblings);
     memset(own, 0, sizeof *own);
@@ -10844,18 +10899,11 @@ static hsrv_file *hsrv_content_choose(const httpsrv_req *req, const hsrv_cached 
     return entry->file;
 }
 
-// RFC 9110 section 8.8.2.1: never later than now.
-static int64_t hsrv_content_modified(const hsrv_file *file) {
-    const int64_t now = hsrv_sys_unix_seconds();
-    return file->mtime < now ? file->mtime : now;
-}
-
-static void hsrv_content_send_file(const hsrv_mount *mount, httpsrv_req *req, const char *path,
-                                   const hsrv_cached *entry) {
+static void hsrv_content_send_file(const hsrv_mount *mount, httpsrv_req *req, const hsrv_cached *entry) {
     hsrv_resource r;
     memset(&r, 0, sizeof r);
     r.file = hsrv_content_choose(req, entry, &r.coding);
-    r.type = hsrv_content_type_of(mount->config.types, hsrv_text_of(path));
+    r.type = entry->type;
     r.etag = hsrv_text_view(r.file->etag, r.file->etag_len);
     r.mtime = hsrv_content_modified(r.file);
     r.size = r.file->size;
@@ -10979,7 +11027,7 @@ static void hsrv_content_list(const hsrv_mount *mount, httpsrv_req *req, const c
     memset(&page, 0, sizeof page);
     const int count = hsrv_content_gather(mount, list, &names);
     hsrv_sys_close_list(list);
-    hsrv_content_set(req, "X-Content-Type-Options", hsrv_text_of("nosniff"));
+    hsrv_content_set(req, HSRV_LITERAL("X-Content-Type-Options"), HSRV_LITERAL("nosniff"));
     if (count >= 0 && hsrv_content_make_listing(memory, &page, names.ptr, count))
         hsrv_response_reply(req, 200, "text/html; charset=utf-8", hsrv_text_view(page.ptr, page.len));
     else
@@ -10998,7 +11046,7 @@ static void hsrv_content_serve_path(const hsrv_mount *mount, httpsrv_req *req, c
     if (indexed) strcpy(path + len, mount->config.index);
     int status = directory && !indexed ? 404 : hsrv_content_lookup(mount, req, path, &own, &found);
     if (status == 200) {
-        hsrv_content_send_file(mount, req, path, found);
+        hsrv_content_send_file(mount, req, found);
         hsrv_content_drop_files(&own);
         return;
     }
@@ -11015,7 +11063,7 @@ static void hsrv_content_serve_path(const hsrv_mount *mount, httpsrv_req *req, c
 // The handler of what is beneath a prefix.
 static void hsrv_content_serve_files(httpsrv_req *req, void *user) {
     const hsrv_mount *mount = (const hsrv_mount *)user;
-    const httpsrv_str rest = req->num_params > 0 ? req->params[0] : hsrv_text_view("", 0);
+    const httpsrv_str rest = req->num_params > 0 ? req->params[0] : HSRV_LITERAL("");
     char path[PATH_MAX];
     if (!hsrv_content_path_allowed(mount, req->path, rest)) {
         hsrv_content_say(req, 404);
@@ -11033,7 +11081,7 @@ static void hsrv_content_serve_prefix(httpsrv_req *req, void *user) {
 
 static httpsrv_result hsrv_content_reply_file(httpsrv_req *req, const char *path, const char *type) {
     struct stat status;
-    if (req->answered != HSRV_ANSWER_NONE) return hsrv_response_reply(req, 200, NULL, hsrv_text_view("", 0));
+    if (req->answered != HSRV_ANSWER_NONE) return hsrv_response_reply(req, 200, NULL, HSRV_LITERAL(""));
     const int fd = hsrv_sys_open_file(path);
     if (fd < 0) return HTTPSRV_SYS;
     if (hsrv_sys_fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
@@ -11100,7 +11148,7 @@ static void hsrv_content_prepare_asset(hsrv_prepared *prepared, const httpsrv_as
 
 static void hsrv_content_serve_asset(httpsrv_req *req, void *user) {
     const hsrv_mount *mount = (const hsrv_mount *)user;
-    const httpsrv_str rest = req->num_params > 0 ? req->params[0] : hsrv_text_view("", 0);
+    const httpsrv_str rest = req->num_params > 0 ? req->params[0] : HSRV_LITERAL("");
     char path[1024] = "/";
     const hsrv_prepared *found = NULL;
     bool directory = false;
@@ -11255,7 +11303,7 @@ static httpsrv_verdict hsrv_content_cors_preflight(httpsrv_req *req, const https
     *hsrv_text_format_number(max_age, (uint64_t)(config->max_age > 0 ? config->max_age : 600)) = '\0';
     hsrv_content_set_field(req, "Access-Control-Max-Age", max_age);
     hsrv_content_add_field(req, "Vary", "Access-Control-Request-Method, Access-Control-Request-Headers");
-    hsrv_response_reply(req, 204, NULL, hsrv_text_view("", 0));
+    hsrv_response_reply(req, 204, NULL, HSRV_LITERAL(""));
     return HTTPSRV_DONE;
 }
 
@@ -11552,7 +11600,7 @@ static httpsrv_result hsrv_session_send(httpsrv *srv, httpsrv_token token, const
     if (!place || cell >> 2 != (uint32_t)(token.id >> 32)) return HTTPSRV_GONE;
     if (state == HSRV_PLACE_OPEN) return HTTPSRV_STATE;
     if (state != HSRV_PLACE_CLAIMED) return HTTPSRV_GONE;
-    hsrv_news *news = hsrv_session_new_news(&srv->memory, event, hsrv_text_view("", 0), 1);
+    hsrv_news *news = hsrv_session_new_news(&srv->memory, event, HSRV_LITERAL(""), 1);
     if (!news) return HTTPSRV_NOMEM;
     news->token = token;
     news->ends = !event;
@@ -14628,7 +14676,7 @@ HTTPSRV_API httpsrv_str httpsrv_peer(httpsrv_req *req) {
 
 HTTPSRV_API httpsrv_str httpsrv_body(const httpsrv_req *req) {
     hsrv_request_assert_held(req);
-    return req->body.ptr ? req->body : hsrv_text_view("", 0);
+    return req->body.ptr ? req->body : HSRV_LITERAL("");
 }
 
 HTTPSRV_API const httpsrv_head *httpsrv_request_head(const httpsrv_req *req) {

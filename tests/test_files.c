@@ -1090,8 +1090,14 @@ TEST(entity_tags_and_dates) {
         size_t size;
         int64_t seconds;
         long nanoseconds;
-    } states[] = {{100, FIRST_MTIME, 0},     {101, FIRST_MTIME, 0}, {100, FIRST_MTIME + 1, 0},
-                  {100, FIRST_MTIME + 1, 5}, {0, FIRST_MTIME, 0},   {100, 0, 0}};
+    } states[] = {{100, FIRST_MTIME, 0},
+                  {101, FIRST_MTIME, 0},
+                  {100, FIRST_MTIME + 1, 0},
+                  {100, FIRST_MTIME + 1, 5},
+                  {0, FIRST_MTIME, 0},
+                  {100, 0, 0},
+                  {100, -1, 0},
+                  {100, -310000000, 7}};
     *before = 0;
     for (size_t i = 0; i < ROWS(states); i++) {
         NOTE("state %zu", i);
@@ -1256,6 +1262,46 @@ TEST(if_range_with_a_date_of_now) {
     CHECK_INT(line.status, 206);
     // Last-Modified is never later than the answer itself (section 8.8.2.1).
     CHECK_CMP(date_of(field(&line, "Last-Modified")), <=, date_of(field(&line, "Date")));
+    end();
+}
+
+// Some file systems have times that no date of HTTP can say.
+TEST(times_out_of_range) {
+    const struct {
+        int64_t mtime, modified;
+    } rows[] = {{HSRV_FIRST_DATE, HSRV_FIRST_DATE}, {HSRV_FIRST_DATE - 1, INT64_MIN}, {INT64_MIN, INT64_MIN}, {-1, -1}};
+    for (size_t i = 0; i < ROWS(rows); i++) {
+        hsrv_file file;
+        memset(&file, 0, sizeof file);
+        file.mtime = rows[i].mtime;
+        CHECK_INT(hsrv_content_modified(&file), rows[i].modified);
+        hsrv_content_make_date(&file);
+        CHECK_INT(file.date_len, rows[i].modified == INT64_MIN ? 0 : 29);
+    }
+    hsrv_file file;
+    memset(&file, 0, sizeof file);
+    file.mtime = INT64_MAX;
+    CHECK_CMP(hsrv_content_modified(&file), <=, time(NULL));
+    hsrv_content_make_date(&file);
+    CHECK_INT(file.date_len, 0);
+}
+
+TEST(conditions_in_any_case) {
+    static const struct row rows[] = {
+        {"GET /w/any.bin", "RANGE: bytes=0-3", 206, NULL},
+        {"GET /w/any.bin", "range: bytes=0-3", 206, NULL},
+        {"GET /w/any.bin", "IF-NONE-MATCH: *", 304, NULL},
+        {"GET /w/any.bin", "if-match: \"x\"", 412, NULL},
+        {"GET /w/any.bin", "if-unmodified-since: Thu, 01 Jan 1970 00:00:01 GMT", 412, NULL},
+        {"GET /w/any.bin", "If: x\nI: y\nR: z\nReferer: a\nRange-x: bytes=0-3", 200, NULL}};
+    const char *path = in_work("any.bin");
+    write_file(path, content, 10);
+    serve_work(&(httpsrv_files_config){0});
+    for (size_t i = 0; i < ROWS(rows); i++) {
+        NOTE("%s", rows[i].fields);
+        request(rows[i].request, rows[i].fields);
+        CHECK_INT(line.status, rows[i].status);
+    }
     end();
 }
 

@@ -524,17 +524,7 @@ TEST(list_elements) {
     CHECK(!hsrv_text_next_element(&absent, &element));
 }
 
-// ---- dates ----
-
-static void check_date(int64_t seconds) {
-    const time_t t = (time_t)seconds;
-    struct tm parts;
-    char expected[64], out[64];
-    if (t != seconds) return; // a 32-bit time_t, in which the library cannot say
-    CHECK(gmtime_r(&t, &parts) != NULL);
-    strftime(expected, sizeof expected, "%a, %d %b %Y %H:%M:%S GMT", &parts);
-    CHECK_MEM(out, (size_t)(hsrv_text_format_date(out, seconds) - out), expected, 29);
-}
+// ---- hashing ----
 
 // The vectors of the reference implementation: the secret is 00 01 .. 0f, the text 00 01 ..
 TEST(siphash) {
@@ -552,14 +542,28 @@ TEST(siphash) {
     CHECK(hsrv_text_siphash(hsrv_text_view(text, 15), secret) == 0xa129ca6149be45e5); // of the paper, appendix A
 }
 
+// ---- dates ----
+
+static void check_date(int64_t seconds) {
+    const time_t t = (time_t)seconds;
+    struct tm parts;
+    char expected[64], out[64];
+    if (t != seconds) return; // a 32-bit time_t, in which the library cannot say
+    CHECK(gmtime_r(&t, &parts) != NULL);
+    strftime(expected, sizeof expected, "%a, %d %b %Y %H:%M:%S GMT", &parts);
+    CHECK_MEM(out, (size_t)(hsrv_text_format_date(out, seconds) - out), expected, 29);
+}
+
 TEST(dates_are_those_of_the_library) {
-    const int64_t day = 86400, days = 84006; // to the end of 2199
-    for (int64_t i = 0; i < days; i++) {
+    const int64_t day = 86400, first = HSRV_FIRST_DATE / day, days = 84006; // to the end of 2199
+    for (int64_t i = first; i < days; i++) {
         check_date(i * day);
         check_date((i + 1) * day - 1);
         check_date(i * day + (int64_t)random_below(86400));
     }
     char out[64];
+    CHECK_MEM(out, (size_t)(hsrv_text_format_date(out, HSRV_FIRST_DATE) - out), "Mon, 01 Jan 1601 00:00:00 GMT", 29);
+    CHECK_MEM(out, (size_t)(hsrv_text_format_date(out, -1) - out), "Wed, 31 Dec 1969 23:59:59 GMT", 29);
     CHECK_MEM(out, (size_t)(hsrv_text_format_date(out, 784111777) - out), "Sun, 06 Nov 1994 08:49:37 GMT", 29);
     CHECK_MEM(out, (size_t)(hsrv_text_format_date(out, 951782400) - out), "Tue, 29 Feb 2000 00:00:00 GMT", 29);
     CHECK_MEM(out, (size_t)(hsrv_text_format_date(out, 4107542400) - out), "Mon, 01 Mar 2100 00:00:00 GMT", 29);
