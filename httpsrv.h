@@ -16,8 +16,10 @@
 //     int main(void) {
 //         httpsrv *srv = httpsrv_new(&(httpsrv_config){.port = 8080});
 //         httpsrv_on(srv, "GET /", hello, NULL);
-//         if (httpsrv_run(srv) != HTTPSRV_OK) fprintf(stderr, "%s\n", httpsrv_error(srv));
+//         httpsrv_result result = httpsrv_run(srv);
+//         if (result != HTTPSRV_OK) fprintf(stderr, "%s\n", httpsrv_error(srv));
 //         httpsrv_free(srv);
+//         return result == HTTPSRV_OK ? 0 : 1;
 //     }
 //
 //     cc app.c -pthread
@@ -32,9 +34,10 @@
 //
 // BUILD
 //
-//     Linux, libc and pthreads; nothing else. C11 or C++11 and later, gcc or clang. In the compilers' default (gnu)
-//     modes the place of the include does not matter; in a strict mode (-std=c11) either include this header
-//     before the system's or define _GNU_SOURCE on the command line.
+//     Linux, libc and pthreads; nothing else. C11 or C++11 and later, gcc or clang; C++ has no literals of structs, so
+//     there it is `httpsrv_config config = {}; config.port = 8080;`. In the compilers' default (gnu) modes the place of
+//     the include does not matter; in a strict mode (-std=c11) either include this header before the system's or define
+//     _GNU_SOURCE on the command line, and on 32-bit glibc likewise _FILE_OFFSET_BITS=64.
 //
 // THREADS
 //
@@ -158,13 +161,13 @@
 #endif
 
 #ifndef HTTPSRV_MAX_LISTENERS
-#define HTTPSRV_MAX_LISTENERS 8 // addresses a server can listen on
+#define HTTPSRV_MAX_LISTENERS 8 // addresses a server can listen on; like the next four at least 1
 #endif
 #ifndef HTTPSRV_MAX_POOLS
 #define HTTPSRV_MAX_POOLS 8 // thread pools a server can have
 #endif
 #ifndef HTTPSRV_MAX_PARAMS
-#define HTTPSRV_MAX_PARAMS 16 // parameters (":id", "*rest") in one route
+#define HTTPSRV_MAX_PARAMS 16 // parameters (":id", "*rest") in one route; at most 64
 #endif
 #ifndef HTTPSRV_MAX_MEDIA
 #define HTTPSRV_MAX_MEDIA 8 // media types that a route can list
@@ -173,19 +176,20 @@
 #define HTTPSRV_MAX_RANGES 16 // ranges of a file that one answer may have; a request for more gets the whole file
 #endif
 #ifndef HTTPSRV_PART_HEAD
-#define HTTPSRV_PART_HEAD 2048 // bytes of the fields before each part of a multipart body
+#define HTTPSRV_PART_HEAD 2048 // bytes of the fields before each part of a multipart body; at least 128
 #endif
 #ifndef HTTPSRV_RATE_PERIOD
-#define HTTPSRV_RATE_PERIOD 10000 // ms over which min_rate is measured
+#define HTTPSRV_RATE_PERIOD 10000 // ms over which min_rate is measured; 1 to 20000
 #endif
 #ifndef HTTPSRV_CACHE_LINE
-#define HTTPSRV_CACHE_LINE 64 // bytes kept between data that different threads write
+#define HTTPSRV_CACHE_LINE 64 // bytes kept between data that different threads write; at least 8
 #endif
 
 // HTTPSRV_ZLIB, where the implementation is, compresses answers and decodes bodies with zlib: link with -lz.
 // HTTPSRV_NO_REGEX leaves out routes by regular expression, the only use of <regex.h>.
 // HTTPSRV_INLINE_ONLY, for small machines, leaves out all by which an answer can come later than its handler returns (pools,
-// httpsrv_defer, bodies in pieces, events) and acceptors. What asks for them gets UNSUPPORTED, or a token that is 0.
+// httpsrv_defer, bodies in pieces, events), acceptors and steering. Who asks for them gets UNSUPPORTED or a token that is 0,
+// and who goes on all the same is told that there is nothing begun (STATE), no such pool (ARG) or request (GONE).
 // HTTPSRV_NO_SHORTCUTS leaves out what only saves time: short ways through heads, and for one that comes again.
 // HTTPSRV_NO_SIMD makes the parser scan eight bytes at a time in plain C, whatever vectors the compiler's flags allow. By
 // default it takes the widest of SSE2, SSSE3 (which -msse4.2 implies), AVX2 or NEON: build with -march=native where you can.
@@ -266,12 +270,12 @@ typedef enum httpsrv_form {
     HTTPSRV_FORM_ASTERISK   // *, OPTIONS only
 } httpsrv_form;
 
-// Sizes in bytes. Zero means the default in brackets.
+// Sizes in bytes. Zero means the default in brackets, negative the most there can be, HTTPSRV_ZERO none at all.
 typedef struct httpsrv_limits {
     int64_t head; // request line and fields with their line ends, and empty lines before [16384, at most 16 MB]
-    int64_t uri;  // request target [8192]; a method token may be as long
-    int headers;  // fields in a head [100]
-    int64_t body; // decoded body [1 MB]; negative: unlimited
+    int64_t uri;  // request target [8192, at most 16 MB]; a method token may be as long
+    int headers;  // fields in a head [100, at most 4096]
+    int64_t body; // decoded body [1 MB]
 } httpsrv_limits;
 
 // What httpsrv_parse_head found. `fields` and `max_fields` are set by the caller, the rest is set when it returns > 0.
@@ -520,7 +524,7 @@ typedef enum httpsrv_overload {
 // What a filter has decided.
 typedef enum httpsrv_verdict {
     HTTPSRV_NEXT, // go on, with the next filter or the handler
-    HTTPSRV_DONE  // the filter has answered, or deferred the request
+    HTTPSRV_DONE  // the filter has answered, or deferred the request; this counts as said once it has
 } httpsrv_verdict;
 
 // Looks at a request before its handler does: it may read it, set fields of the answer, put something along, or answer.
@@ -735,13 +739,13 @@ HTTPSRV_API httpsrv_result httpsrv_start(httpsrv *srv);
 // workers. Errors: STATE without httpsrv_start. [owner]
 HTTPSRV_API httpsrv_result httpsrv_join(httpsrv *srv);
 
-// One turn of a server with one reactor, inside a loop of yours: waits for at most timeout_ms milliseconds (0: not at
-// all, negative: until something happens) and serves what is ready. Call httpsrv_listen before.
+// One turn of a server with one reactor and no acceptor, inside a loop of yours: waits for at most timeout_ms
+// milliseconds (0: not at all, negative: until something happens) and serves what is ready. Call httpsrv_listen before.
 // Result: OK; GONE once drained after httpsrv_stop. Errors: STATE (not listening, more than one reactor, or called from
 // within a handler), SYS. [owner]
 HTTPSRV_API httpsrv_result httpsrv_poll(httpsrv *srv, int timeout_ms);
 
-// A descriptor that is readable when httpsrv_poll has something to do; -1 unless the server listens with one reactor.
+// A descriptor that is readable when httpsrv_poll has something to do; -1 unless httpsrv_poll may be called.
 // Watch it level-triggered: a turn may leave something for the next one. Owned by the server. [owner]
 HTTPSRV_API int httpsrv_fd(const httpsrv *srv);
 
@@ -755,7 +759,8 @@ HTTPSRV_API int httpsrv_timeout(const httpsrv *srv);
 // handlers. [any]
 HTTPSRV_API void httpsrv_stop(httpsrv *srv);
 
-// Stops and joins if need be, waits for busy workers, releases everything. NULL is fine. [owner, not from a handler]
+// Stops and joins if need be, waits for busy workers and for calls of httpsrv_stop, releases everything. No other call may
+// be under way on another thread. NULL is fine. [owner, not from a handler]
 HTTPSRV_API void httpsrv_free(httpsrv *srv);
 
 // The first error of setup in words, with the address or pattern in it; "" without one. NULL: "out of memory".
@@ -791,10 +796,12 @@ HTTPSRV_API int httpsrv_result_status(httpsrv_result result);
 // literal segment wins over a parameter and a parameter over a wildcard, segment by segment from the left; a route for
 // the method itself wins over "*". A GET route answers HEAD too; OPTIONS and 405 are answered from the routes.
 //     "GET ~^/v[0-9]+/x$"   a POSIX extended regular expression, searched in the whole decoded path (httpsrv_path)
-// Expressions are tried when nothing else fits, in the order in which they first appear in setup. What their groups took are the parameters "1",
-// "2" and so on. Back-references are refused, paths over 1,024 bytes match none. Their memory comes from malloc.
+// Expressions are tried when nothing else fits, in the order in which they first appear in setup. What their groups took
+// are the parameters "1", "2" and so on. Back-references are refused, paths over 1,024 bytes match none. Their memory
+// comes from malloc.
 // A method token of your own ("PURGE /cache") makes that method known. The path "*" stands for the two targets without
-// a path: "OPTIONS *" for the server as a whole, "CONNECT *" for tunnels, which without such a route get 501. Errors,
+// a path: "OPTIONS *" for the server as a whole, "CONNECT *" for tunnels, which without such a route get 501. There is no
+// way to open one: answers to CONNECT of less than 300 are refused with ARG, and the others close the connection. Errors,
 // kept for httpsrv_listen: ROUTE (pattern malformed or taken twice; "?" and "#" are no part of a path), NOMEM,
 // UNSUPPORTED (an expression, with HTTPSRV_NO_REGEX). Error that is not kept: STATE (after httpsrv_listen). [setup]
 HTTPSRV_API httpsrv_result httpsrv_on(httpsrv *srv, const char *pattern, httpsrv_handler handler, void *user);
@@ -804,9 +811,10 @@ HTTPSRV_API httpsrv_result httpsrv_route(httpsrv *srv, const httpsrv_route_confi
 
 // Adds a filter for all paths that begin with the segments of prefix: "/api" stands for "/api" and "/api/x", not for
 // "/apis"; "/" for all. The path is compared decoded. Filters run one after the other, in the order of setup, before the
-// handler: of an inline route when the head is there, before the body is read; of a route with a pool on its worker. Where no
-// route fits they run before the server's own 404, 405 or answer to OPTIONS. Errors, kept for httpsrv_listen: ROUTE (prefix
-// without a slash in front), NOMEM; not kept: STATE (after httpsrv_listen). [setup]
+// handler: of an inline route when the head is there, before the body is read (httpsrv_body is empty, httpsrv_read_form
+// gives STATE); of a route with a pool on its worker, with the body. Where no route fits they run before the server's own
+// 404, 405 or answer to OPTIONS. Errors, kept for httpsrv_listen: ROUTE (prefix without a slash in front), NOMEM; not
+// kept: STATE (after httpsrv_listen). [setup]
 HTTPSRV_API httpsrv_result httpsrv_use(httpsrv *srv, const char *prefix, httpsrv_filter filter, void *user);
 
 // Serves the files beneath a directory, by GET and HEAD: "/files" as prefix makes "/files/a/b.txt" the file "a/b.txt" there.
@@ -878,9 +886,10 @@ HTTPSRV_API httpsrv_str httpsrv_cookie(const httpsrv_req *req, const char *name)
 // ---- a body as it comes: routes with on_body or stream ----
 
 // Waits for bytes of the body and copies up to `size` of them, at least 1, decoded. Result: > 0 bytes; 0 the body is
-// complete, also if asked again; < 0 HTTPSRV_GONE (the client has left, was too slow or sent a malformed body: it has got its refusal, if
-// any), HTTPSRV_STATE (not a route with stream, or not on a worker). The client is held back meanwhile as soon as
-// write_mark.high bytes wait. A client that expects 100-continue gets it with the first call. [holder, on a worker]
+// complete, also if asked again; < 0 HTTPSRV_GONE (the client has left, was too slow or sent a malformed body: it has got
+// its refusal, if any), HTTPSRV_STATE (not a route with stream, or not on a worker), HTTPSRV_ARG (no room). The client is
+// held back meanwhile as soon as write_mark.high bytes wait. A client that expects 100-continue gets it with the first
+// call. [holder, on a worker]
 HTTPSRV_API ptrdiff_t httpsrv_read(httpsrv_req *req, void *buf, size_t size);
 
 // Holds back the body, and by TCP the client, after the piece at hand, until it is resumed: by an on_drain, or by a handler
@@ -898,9 +907,9 @@ HTTPSRV_API httpsrv_result httpsrv_set(httpsrv_req *req, const char *name, https
 HTTPSRV_API httpsrv_result httpsrv_add(httpsrv_req *req, const char *name, httpsrv_str value);
 
 // Answers with a body, which is copied. type is the Content-Type, NULL for none. Content-Length, Date, Server and
-// Connection are added; for HEAD, 204 and 304 the body stays behind.
-// Errors: ARG (status outside 200 to 599, bad type; nothing is sent and another answer may follow), STATE (answered
-// already), GONE (the client left), NOMEM (another answer may follow).
+// Connection are added; for HEAD, 204, 205 and 304 the body stays behind.
+// Errors: ARG (status outside 200 to 599, or under 300 for CONNECT, bad type; nothing is sent and another answer may
+// follow), STATE (answered already), GONE (the client left), NOMEM (another answer may follow).
 HTTPSRV_API httpsrv_result httpsrv_reply(httpsrv_req *req, int status, const char *type, httpsrv_str body);
 
 // The same with a body made by printf's rules, of at most 1 MB.
@@ -943,7 +952,7 @@ HTTPSRV_API httpsrv_result httpsrv_writef(httpsrv_req *req, const char *format, 
 
 // Has fn called on the reactor, as the holder, each time that what was written has gone out down to write_mark.low, until
 // the answer ends; also if it was begun and nothing written yet. Not while a handler runs on a worker. Replaces the one
-// before. [holder]
+// before. Errors: STATE (answered, or ended). [holder]
 HTTPSRV_API httpsrv_result httpsrv_on_drain(httpsrv_req *req, httpsrv_handler fn, void *user);
 
 // Waits until no more than write_mark.low bytes are queued. Errors: GONE, STATE (not begun, or not on a worker).
@@ -977,10 +986,11 @@ HTTPSRV_API httpsrv_result httpsrv_sse_send(httpsrv *srv, httpsrv_token token, c
 
 // Sends to all that listen to a channel, which there may be none of. The event is formatted once and shared. In order for
 // each thread that sends. It does not wait: who publishes faster than the reactors send fills memory, and max.memory is the
-// bound. Errors: ARG, STATE (before httpsrv_listen), NOMEM (then nobody gets it). [any]
+// bound. Errors: ARG, STATE (before httpsrv_listen or after the drain), NOMEM (then nobody gets it). [any]
 HTTPSRV_API httpsrv_result httpsrv_sse_publish(httpsrv *srv, const char *channel, const httpsrv_event *event);
 
-// Ends a stream of events. Most clients come again; to stop them, answer 204 to that. Errors: GONE, NOMEM. [any]
+// Ends a stream of events. Most clients come again; to stop them, answer 204 to that. Errors: GONE, STATE (the token is of
+// another answer), NOMEM. [any]
 HTTPSRV_API httpsrv_result httpsrv_sse_end(httpsrv *srv, httpsrv_token token);
 
 // The id of the last event that the client has got before it came again; absent if it says none. [holder]
@@ -991,8 +1001,8 @@ HTTPSRV_API httpsrv_str httpsrv_sse_last_id(const httpsrv_req *req);
 // Reads a form, urlencoded or multipart/form-data (RFC 7578), from the complete body, or on a worker in a route with
 // stream as it comes, in fixed memory whatever its size: see httpsrv_form_config for where the parts go. They, and their
 // descriptors, last until the request ends. config == NULL: defaults. Result: OK; UNSUPPORTED (neither type); SYNTAX
-// (malformed, or a bad escape); TOOBIG (over a limit of config); GONE; NOMEM; SYS (no file to spool to); STATE (not
-// [holder], or read already); or what on_part has returned. [holder]
+// (malformed, or a bad escape); TOOBIG (over a limit of config); GONE; NOMEM; SYS (no file to spool to); STATE (read already,
+// or not there yet: in a filter of an inline route); or what on_part has returned. [holder]
 HTTPSRV_API httpsrv_result httpsrv_read_form(httpsrv_req *req, const httpsrv_form_config *config,
                                              httpsrv_form_data *form);
 
@@ -1008,10 +1018,11 @@ HTTPSRV_API httpsrv_result httpsrv_multipart_init(httpsrv_multipart *m, httpsrv_
                                                   const httpsrv_form_config *config);
 
 // Goes on with the next piece; with an empty one nothing happens. Errors, which stay: SYNTAX, TOOBIG, or what on_part has
-// returned.
+// returned. [any], one thread at a time
 HTTPSRV_API httpsrv_result httpsrv_multipart_feed(httpsrv_multipart *m, httpsrv_str piece);
 
-// Says that the body is complete. Errors: SYNTAX (the closing delimiter is missing).
+// Says that the body is complete. Errors: SYNTAX (the closing delimiter is missing), or what feed has returned. [any], one
+// thread at a time
 HTTPSRV_API httpsrv_result httpsrv_multipart_end(httpsrv_multipart *m);
 
 // Takes the next "name=value" off a urlencoded text, as it is, to be decoded; `text` then holds the rest. False at the
@@ -1029,7 +1040,8 @@ HTTPSRV_API ptrdiff_t httpsrv_decode(char *out, httpsrv_str text, bool plus);
 // why it cannot be opened; another answer may follow), ARG (not a regular file). [holder]
 HTTPSRV_API httpsrv_result httpsrv_reply_file(httpsrv_req *req, const char *path, const char *type);
 
-// ---- filters that come with it; `user` is their configuration, which must live as long as the server ----
+// ---- filters that come with it: to be given to httpsrv_use, and called where the handler runs; `user` is their
+//      configuration, which must live as long as the server ----
 
 // Cross-origin requests (CORS, https://fetch.spec.whatwg.org/#http-cors-protocol), preflights answered.
 typedef struct httpsrv_cors_config {
@@ -1038,7 +1050,7 @@ typedef struct httpsrv_cors_config {
     const char *headers;        // of Access-Control-Allow-Headers [what is asked for]
     const char *expose;         // of Access-Control-Expose-Headers [none]
     bool credentials;           // cookies may come along; needs origins
-    int max_age;                // seconds that a preflight holds [600]
+    int max_age;                // seconds that a preflight holds [600]; negative: it does not
 } httpsrv_cors_config;
 HTTPSRV_API httpsrv_verdict httpsrv_cors(httpsrv_req *req, void *config);
 
@@ -1053,7 +1065,9 @@ typedef struct httpsrv_basic_auth_config {
     void *user;
 } httpsrv_basic_auth_config;
 HTTPSRV_API httpsrv_verdict httpsrv_basic_auth(httpsrv_req *req, void *config);
-HTTPSRV_API httpsrv_str httpsrv_auth_name(const httpsrv_req *req); // who has been let in; absent: nobody
+
+// Who has been let in; absent: nobody. Valid until the request ends. [holder]
+HTTPSRV_API httpsrv_str httpsrv_auth_name(const httpsrv_req *req);
 
 // X-Content-Type-Options: nosniff, X-Frame-Options: DENY, Referrer-Policy: no-referrer, Content-Security-Policy: default-src
 // 'self' and, with hsts, Strict-Transport-Security. A handler may set each of them anew. config NULL: all but the last.
@@ -1068,15 +1082,17 @@ HTTPSRV_API httpsrv_verdict httpsrv_security_headers(httpsrv_req *req, void *con
 // 429 with Retry-After for addresses that ask too often: a token bucket for each (IPv6: each network of 64 bits). One
 // table for each server, of a fixed size: with more addresses at a time the oldest are forgotten.
 typedef struct httpsrv_rate_config {
-    int per_second; // requests [10]
-    int burst;      // that may come at once [twice per_second]
+    int per_second; // requests, at least 1 [10, for what is less too]
+    int burst;      // that may come at once, at least 1 [twice per_second, for what is less too]
 } httpsrv_rate_config;
 HTTPSRV_API httpsrv_verdict httpsrv_rate_limit(httpsrv_req *req, void *config);
 
 // Gives each request an id: that of its X-Request-Id field if it is at most 64 letters, digits and "-_.", else 32 random
 // hexadecimal digits. It goes into the answer's X-Request-Id. config is NULL.
 HTTPSRV_API httpsrv_verdict httpsrv_request_id(httpsrv_req *req, void *config);
-HTTPSRV_API httpsrv_str httpsrv_id(const httpsrv_req *req); // absent without the filter
+
+// The id; absent without the filter. Valid until the request ends. [holder]
+HTTPSRV_API httpsrv_str httpsrv_id(const httpsrv_req *req);
 
 // ---- answering later ----
 
@@ -1208,6 +1224,9 @@ HTTPSRV_API bool httpsrv_parse_done(const httpsrv_parser *parser);
 #if defined(__GLIBC__) && !defined(__USE_MISC)
 #error "httpsrv.h: include it before system headers, or compile with -D_GNU_SOURCE or -std=gnu11"
 #endif
+#if defined(__GLIBC__) && __SIZEOF_LONG__ == 4 && !defined(__USE_FILE_OFFSET64) && !defined(__OFF_T_MATCHES_OFF64_T)
+#error "httpsrv.h: include it before system headers, or compile with -D_FILE_OFFSET_BITS=64"
+#endif
 #if HTTPSRV_READ_BUFFER < 512 || HTTPSRV_WRITE_BUFFER < 512 || HTTPSRV_REQUEST_MEMORY < 256
 #error "httpsrv.h: HTTPSRV_READ_BUFFER and HTTPSRV_WRITE_BUFFER are at least 512, HTTPSRV_REQUEST_MEMORY 256"
 #endif
@@ -1216,6 +1235,10 @@ HTTPSRV_API bool httpsrv_parse_done(const httpsrv_parser *parser);
 #endif
 #if HTTPSRV_MAX_LISTENERS < 1 || HTTPSRV_MAX_POOLS < 1 || HTTPSRV_MAX_PARAMS < 1 || HTTPSRV_MAX_PARAMS > 64
 #error "httpsrv.h: HTTPSRV_MAX_LISTENERS and _POOLS are at least 1, HTTPSRV_MAX_PARAMS 1 to 64"
+#endif
+
+#if HTTPSRV_MAX_MEDIA < 1 || HTTPSRV_MAX_RANGES < 1 || HTTPSRV_PART_HEAD < 128 || HTTPSRV_CACHE_LINE < 8
+#error "httpsrv.h: HTTPSRV_MAX_MEDIA and _RANGES are at least 1, HTTPSRV_PART_HEAD 128, HTTPSRV_CACHE_LINE 8"
 #endif
 
 #define HSRV_LIKELY(x)   __builtin_expect(!!(x), 1)
@@ -1276,9 +1299,10 @@ static inline int hsrv_sys_unlink(const char *path) {
     return unlink(path);
 }
 
-static inline bool hsrv_sys_is_socket(const char *path) {
+// The number of a socket's file; 0 if it is none.
+static inline uint64_t hsrv_sys_socket_number(const char *path) {
     struct stat status;
-    return lstat(path, &status) == 0 && S_ISSOCK(status.st_mode);
+    return lstat(path, &status) == 0 && S_ISSOCK(status.st_mode) ? (uint64_t)status.st_ino : 0;
 }
 
 // A copy of a listening socket, as ours are: closed on exec, as the other one is from now on, and not blocking. -1 with
@@ -1608,7 +1632,7 @@ static inline int hsrv_sys_thread_join(pthread_t thread) {
 #include HTTPSRV_SEAM
 #endif
 
-// If this fails: compile with -D_FILE_OFFSET_BITS=64, or include httpsrv.h before the system's headers.
+// If this fails: compile with -D_FILE_OFFSET_BITS=64.
 typedef char hsrv_platform_off_t_has_64_bits[sizeof(off_t) == 8 ? 1 : -1];
 
 static int hsrv_platform_cpu_count(void) {
@@ -2653,10 +2677,11 @@ static void hsrv_memory_init(hsrv_memory *memory, httpsrv_realloc fn, void *user
 
 // Takes from the budget what a block grows by; false if there is not enough. [any]
 static bool hsrv_memory_spend(hsrv_memory *memory, size_t more) {
-    const size_t used = __atomic_add_fetch(&memory->used, more, __ATOMIC_RELAXED);
-    if (used <= memory->most) return true;
-    __atomic_fetch_sub(&memory->used, more, __ATOMIC_RELAXED);
-    return false;
+    size_t used = __atomic_load_n(&memory->used, __ATOMIC_RELAXED);
+    do { // never more than there is, not even for a moment: others would be refused meanwhile
+        if (more > memory->most || used > memory->most - more) return false;
+    } while (!__atomic_compare_exchange_n(&memory->used, &used, used + more, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+    return true;
 }
 
 // NULL when out of memory: then ptr is as it was.
@@ -5091,6 +5116,7 @@ typedef enum hsrv_place_state {
 typedef struct hsrv_place {
     uint32_t cell;    // generation * 4 + hsrv_place_state; any thread
     uint32_t next;    // free list of the loop
+    uint32_t events;  // the generation that is a stream of events; any thread
     httpsrv_req *req; // who has it; does not change while the cell is not CLOSED
 } hsrv_place;
 
@@ -5258,7 +5284,8 @@ struct httpsrv_req {
     hsrv_spool *spools;
     httpsrv_form_data form;
     bool form_read;
-    // Its place is open: an answer has to claim it. Apart from `answered`, so that no load spans this and what was just stored.
+    // Its place is open: an answer has to claim it. Apart from `answered`, so that no load spans both when one was just
+    // stored.
     bool shared;
     httpsrv_parser parser; // the loop's while the request is read
     httpsrv_head head;
@@ -5597,6 +5624,7 @@ typedef struct hsrv_address {
     int fd; // shared by the loops, each of which has a copy: of a Unix socket while they get theirs, or inherited; else -1
     bool is_ours;      // inherited, and found to be good: to be closed in the end
     uint32_t has_file; // 1: of a Unix socket; whoever sets it to 0 removes it; any thread
+    uint64_t file;     // its number, which stays taken as long as the socket is open
     char text[128];
     int port; // bound; -1 unless listening; the owner writes, any thread reads, relaxed
 } hsrv_address;
@@ -5674,8 +5702,8 @@ struct httpsrv {
     hsrv_loop **loops;
     int num_loops;
     hsrv_pool *pools[HTTPSRV_MAX_POOLS + 1]; // and the implicit "default"
-    int num_pools;
-    int shortest_timeout_ms; // for an answer, of all routes; -1: off everywhere
+    int num_pools;                           // the owner writes, any thread reads
+    int shortest_timeout_ms;                 // for an answer, of all routes; -1: off everywhere
     hsrv_tally tally;
     // the owner's
     hsrv_server_state state;
@@ -5684,6 +5712,8 @@ struct httpsrv {
     size_t stuck;
     // any thread
     uint32_t stop;      // calls of httpsrv_stop; 1: drain, more: cut
+    uint32_t stopping;  // calls of it that have not returned
+    uint32_t live;      // 1: from listening to the end of the drain, when somebody looks into the inboxes
     uint32_t acceptors; // that may still hand something over
     size_t connections; // open, in all loops
     hsrv_loop **wake;   // == loops once they can be woken; published with release for stop
@@ -8764,9 +8794,11 @@ static httpsrv_result hsrv_emit_begin(hsrv_loop *loop, hsrv_conn *c, hsrv_answer
     httpsrv_req *req = c->req;
     hsrv_stream *s = &req->stream;
     const bool until_close = answer->framing == HSRV_FRAMING_CLOSE && !s->silent;
-    const bool unasked = req->owes_continue && answer->status >= 400; // such a client may keep its body
-    const hsrv_manner how = hsrv_emit_manner_of(loop, c, req, until_close || unasked);
-    if (!req->on_body && !(req->route && req->route->stream)) s->body_over = true;
+    const bool taken = req->on_body || (req->route && req->route->stream);
+    const bool unasked = req->owes_continue && (answer->status >= 400 || !taken); // such a client may keep its body
+    const bool unread = unasked || (!taken && hsrv_emit_is_unread(req));
+    const hsrv_manner how = hsrv_emit_manner_of(loop, c, req, until_close || unread);
+    if (!taken) s->body_over = true;
     if (req->owes_continue && !unasked) hsrv_emit_continue(loop, c);
     const httpsrv_result result = hsrv_emit_answer(loop, c, answer, &how);
     if (result != HTTPSRV_OK) return result;
@@ -9190,7 +9222,13 @@ static bool hsrv_response_claim(httpsrv_req *req) {
            hsrv_request_swap(req->place, hsrv_request_generation(req), HSRV_PLACE_OPEN, HSRV_PLACE_CLAIMED);
 }
 
+// RFC 9110 section 9.3.6: that would open a tunnel, which there is none of.
+static bool hsrv_response_is_tunnel(const httpsrv_req *req, int status) {
+    return status < 300 && req->head.method_id == HTTPSRV_METHOD_CONNECT;
+}
+
 static httpsrv_result hsrv_response_give(httpsrv_req *req, hsrv_answer *answer) {
+    if (hsrv_response_is_tunnel(req, answer->status)) return HTTPSRV_ARG;
     if (!hsrv_response_claim(req)) return HTTPSRV_GONE;
     if (hsrv_response_gone(req)) {
         req->answered = HSRV_ANSWER_SENT;
@@ -9409,10 +9447,11 @@ static httpsrv_result hsrv_response_try_finish(httpsrv *srv, httpsrv_token token
     const uint32_t generation = (uint32_t)(token.id >> 32);
     if (!place || !hsrv_request_swap(place, generation, HSRV_PLACE_OPEN, HSRV_PLACE_CLAIMED)) return HTTPSRV_GONE;
     httpsrv_req *req = place->req;
-    hsrv_delivery *delivery = hsrv_response_pack_delivery(&srv->memory, given);
+    const bool tunnel = hsrv_response_is_tunnel(req, given->status);
+    hsrv_delivery *delivery = tunnel ? NULL : hsrv_response_pack_delivery(&srv->memory, given);
     if (!delivery) {
         hsrv_request_unclaim(req);
-        return HTTPSRV_NOMEM;
+        return tunnel ? HTTPSRV_ARG : HTTPSRV_NOMEM;
     }
     req->delivery = delivery;
     if (hsrv_request_add_claim(req, HSRV_CLAIM_FINISHED)) hsrv_loop_post(req->loop, &req->message);
@@ -9562,7 +9601,7 @@ static httpsrv_result hsrv_response_begin(httpsrv_req *req, int status, const ch
         req->answered_twice = true;
         return HTTPSRV_STATE;
     }
-    if (!hsrv_response_valid(&given)) return HTTPSRV_ARG;
+    if (!hsrv_response_valid(&given) || hsrv_response_is_tunnel(req, status)) return HTTPSRV_ARG;
     if (!hsrv_response_claim(req)) return HTTPSRV_GONE;
     if (hsrv_response_gone(req)) {
         req->answered = HSRV_ANSWER_SENT;
@@ -10157,7 +10196,7 @@ static httpsrv_result hsrv_content_read_body(hsrv_form *form) {
 static httpsrv_result hsrv_content_read_form(httpsrv_req *req, const httpsrv_form_config *config) {
     hsrv_form form;
     if (req->form_read || req->on_body || req->stream.asked) return HTTPSRV_STATE;
-    if (req->route->stream && req->inline_conn) return HTTPSRV_STATE;
+    if (req->inline_conn && (req->route->stream || req->parser.phase != HTTPSRV_PHASE_DONE)) return HTTPSRV_STATE;
     memset(&form, 0, sizeof form);
     form.req = req;
     if (config) form.config = *config;
@@ -10455,11 +10494,12 @@ static void hsrv_content_add_spans(hsrv_parts *parts, const hsrv_resource *r, co
     }
     snprintf(type, 80, "multipart/byteranges; boundary=%s", boundary);
     for (int i = 0; i < count; i++) {
-        char range[80];
-        *hsrv_content_format_range(range, r, &spans[i]) = '\0';
-        const int len = snprintf(text, sizeof text, "%s--%s\r\nContent-Type: %.100s\r\nContent-Range: %s\r\n\r\n",
-                                 i > 0 ? "\r\n" : "", boundary, r->type, range);
-        hsrv_content_add_text(parts, hsrv_text_view(text, (size_t)len));
+        int len = snprintf(text, sizeof text, "%s--%s\r\nContent-Range: ", i > 0 ? "\r\n" : "", boundary);
+        char *end = hsrv_content_format_range(text + len, r, &spans[i]);
+        end = HSRV_APPEND(end, "\r\nContent-Type: ");
+        hsrv_content_add_text(parts, hsrv_text_view(text, (size_t)(end - text)));
+        hsrv_content_add_text(parts, hsrv_text_of(r->type));
+        hsrv_content_add_text(parts, HSRV_LITERAL("\r\n\r\n"));
         hsrv_content_add_span(parts, r, spans[i]);
     }
     const int len = snprintf(text, sizeof text, "\r\n--%s--\r\n", boundary);
@@ -11082,6 +11122,7 @@ static void hsrv_content_serve_prefix(httpsrv_req *req, void *user) {
 static httpsrv_result hsrv_content_reply_file(httpsrv_req *req, const char *path, const char *type) {
     struct stat status;
     if (req->answered != HSRV_ANSWER_NONE) return hsrv_response_reply(req, 200, NULL, HSRV_LITERAL(""));
+    if (type && !hsrv_text_is_value(hsrv_text_of(type))) return HTTPSRV_ARG;
     const int fd = hsrv_sys_open_file(path);
     if (fd < 0) return HTTPSRV_SYS;
     if (hsrv_sys_fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
@@ -11300,7 +11341,8 @@ static httpsrv_verdict hsrv_content_cors_preflight(httpsrv_req *req, const https
         hsrv_content_set_field(req, "Access-Control-Allow-Headers", config->headers);
     else if (asked.len > 0)
         hsrv_response_set(req, hsrv_text_of("Access-Control-Allow-Headers"), asked);
-    *hsrv_text_format_number(max_age, (uint64_t)(config->max_age > 0 ? config->max_age : 600)) = '\0';
+    const int seconds = config->max_age == 0 ? 600 : config->max_age;
+    *hsrv_text_format_number(max_age, seconds > 0 ? (uint64_t)seconds : 0) = '\0';
     hsrv_content_set_field(req, "Access-Control-Max-Age", max_age);
     hsrv_content_add_field(req, "Vary", "Access-Control-Request-Method, Access-Control-Request-Headers");
     hsrv_response_reply(req, 204, NULL, HSRV_LITERAL(""));
@@ -11600,6 +11642,7 @@ static httpsrv_result hsrv_session_send(httpsrv *srv, httpsrv_token token, const
     if (!place || cell >> 2 != (uint32_t)(token.id >> 32)) return HTTPSRV_GONE;
     if (state == HSRV_PLACE_OPEN) return HTTPSRV_STATE;
     if (state != HSRV_PLACE_CLAIMED) return HTTPSRV_GONE;
+    if (__atomic_load_n(&place->events, __ATOMIC_RELAXED) != cell >> 2) return HTTPSRV_STATE;
     hsrv_news *news = hsrv_session_new_news(&srv->memory, event, HSRV_LITERAL(""), 1);
     if (!news) return HTTPSRV_NOMEM;
     news->token = token;
@@ -11615,12 +11658,11 @@ static httpsrv_result hsrv_session_send(httpsrv *srv, httpsrv_token token, const
 static httpsrv_result hsrv_session_publish(httpsrv *srv, httpsrv_str channel, const httpsrv_event *event) {
     if (!HSRV_LATER) return HTTPSRV_UNSUPPORTED;
     if (!hsrv_frames_event_valid(event)) return HTTPSRV_ARG;
-    hsrv_loop *const *loops = __atomic_load_n(&srv->wake, __ATOMIC_ACQUIRE);
-    if (!loops) return HTTPSRV_STATE;
+    if (__atomic_load_n(&srv->live, __ATOMIC_ACQUIRE) == 0) return HTTPSRV_STATE;
     hsrv_news *news = hsrv_session_new_news(&srv->memory, event, channel, srv->config.reactors);
     if (!news) return HTTPSRV_NOMEM;
     for (int i = 0; i < srv->config.reactors; i++) {
-        hsrv_session_post(news, loops[i], i);
+        hsrv_session_post(news, srv->loops[i], i);
     }
     return HTTPSRV_OK;
 }
@@ -11672,6 +11714,8 @@ static httpsrv_token hsrv_session_begin(httpsrv_req *req, httpsrv_str channel) {
     }
     if (req->inline_conn) hsrv_session_open(req->loop, req);
     token = hsrv_response_defer(req);
+    __atomic_store_n(&req->place->events, hsrv_request_generation(req),
+                     __ATOMIC_RELAXED); // before anybody has the token
     if (req->stream.silent) hsrv_response_end(req);
     return token;
 }
@@ -11779,6 +11823,9 @@ static void hsrv_dispatch_say(hsrv_loop *loop, hsrv_conn *c, int status, const h
     const bool filtered = c->req && c->req->route == &loop->srv->no_route; // filters may have set fields
     hsrv_header *others = filtered ? c->req->answer.headers : NULL;
     header.next = others;
+    answer.own_server = filtered && c->req->answer.own_server;
+    answer.own_date = filtered && c->req->answer.own_date;
+    answer.own_type = filtered && c->req->answer.own_type;
     answer.headers = extra.ptr ? &header : others;
     answer.type = hsrv_text_of("text/plain");
     char *end = hsrv_text_format_number(text, (uint64_t)status);
@@ -11816,7 +11863,9 @@ static void hsrv_dispatch_end_with(hsrv_loop *loop, hsrv_conn *c, int status, ht
     hsrv_manner how;
     memset(&how, 0, sizeof how);
     hsrv_loop_note(loop, item, c, 0);
-    how.head_only = c->req && c->req->raw && c->req->head.method_id == HTTPSRV_METHOD_HEAD;
+    const bool known =
+        c->req && (c->req->raw || c->req->parser.state >= HSRV_HEAD_NAME); // a request line without fault
+    how.head_only = known && c->req->head.method_id == HTTPSRV_METHOD_HEAD;
     how.close = true;
     hsrv_dispatch_say(loop, c, status, &how, overload ? hsrv_text_of("Retry-After") : hsrv_text_absent(),
                       overload ? hsrv_text_of("1") : hsrv_text_absent());
@@ -11914,6 +11963,7 @@ static httpsrv_result hsrv_dispatch_find(hsrv_router *router, httpsrv_req *req) 
     const httpsrv_method_id id = req->head.method_id;
     if (req->head.path.len > 0 && req->head.path.ptr[0] != '/') {
         req->route = hsrv_router_pick(&router->asterisk, id, req->head.method);
+        if (id == HTTPSRV_METHOD_CONNECT) req->head.keep_alive = false; // what follows may be meant for somebody else
         return HTTPSRV_OK;
     }
     if (!memchr(req->path.ptr, '%', req->path.len)) {
@@ -11948,7 +11998,8 @@ static bool hsrv_dispatch_is_beneath(httpsrv_str path, const hsrv_filter *filter
 static bool hsrv_dispatch_filters(httpsrv_req *req) {
     for (const hsrv_filter *filter = req->srv->filters; filter; filter = filter->next) {
         if (!hsrv_dispatch_is_beneath(req->plain, filter)) continue;
-        if (filter->fn(req, filter->user) == HTTPSRV_DONE || req->answered != HSRV_ANSWER_NONE) return false;
+        const bool done = filter->fn(req, filter->user) == HTTPSRV_DONE;
+        if (done || req->deferred || req->answered != HSRV_ANSWER_NONE) return false;
     }
     return true;
 }
@@ -11997,7 +12048,7 @@ static httpsrv_result hsrv_dispatch_deliver(hsrv_conn *c) {
     answer->own_server |= before->own_server;
     answer->own_date |= before->own_date;
     answer->own_type |= before->own_type;
-    req->answer.close |= answer->close;
+    answer->close = req->answer.close |= answer->close;
     *req->answer.headers_end = answer->headers;
     answer->headers = req->answer.headers;
     req->inline_conn = c;
@@ -12289,9 +12340,14 @@ static bool hsrv_dispatch_admit(hsrv_loop *loop, hsrv_conn *c) {
         hsrv_dispatch_end_with(loop, c, 503, HTTPSRV_LOG_NO_MEMORY);
         return false;
     }
+    const httpsrv_body_fn on_body = c->req->on_body;
+    c->req->on_body = NULL;   // a filter that answers in pieces must not let the body through
+    c->req->form_read = true; // nobody may, before the handler
     hsrv_dispatch_begin_call(c);
     const bool next = hsrv_dispatch_filters(c->req);
     hsrv_dispatch_end_call(c);
+    c->req->form_read = false;
+    if (next) c->req->on_body = on_body;
     if (next) return true;
     if (c->req->answered == HSRV_ANSWER_NONE && !c->req->deferred)
         hsrv_dispatch_refuse(loop, c, 500, HTTPSRV_LOG_NO_ANSWER);
@@ -13229,10 +13285,11 @@ static void hsrv_reactor_close_listeners(hsrv_loop *loop) {
 }
 
 // Nobody comes to a Unix socket any more once its file is gone. That is before the last look at the queue, and before the
-// socket is closed, so that it is never a successor's file.
+// socket is closed. Somebody may have removed the file, and a successor have made its own.
 static void hsrv_reactor_remove_file(hsrv_address *address) {
+    const char *path = ((const struct sockaddr_un *)(const void *)&address->storage)->sun_path;
     if (__atomic_exchange_n(&address->has_file, 0u, __ATOMIC_RELAXED) == 0) return;
-    hsrv_sys_unlink(((const struct sockaddr_un *)(const void *)&address->storage)->sun_path);
+    if (hsrv_sys_socket_number(path) == address->file) hsrv_sys_unlink(path);
 }
 
 // What waits in the listeners' queues has been promised a connection: it is taken in before they close. Bounded, as
@@ -13272,13 +13329,18 @@ static bool hsrv_reactor_all_handed_over(hsrv_loop *loop) {
 }
 
 // Looked at before the events of a turn: what is answered after the stop says close.
-static void hsrv_reactor_begin_grace(hsrv_loop *loop) {
-    if (loop->phase != HSRV_LOOP_RUN || __atomic_load_n(&loop->srv->stop, __ATOMIC_ACQUIRE) == 0) return;
-    hsrv_loop_note(loop, HTTPSRV_LOG_DRAINING, NULL, 0);
+// With a new report of the drain.
+static void hsrv_reactor_enter_grace(hsrv_loop *loop, uint64_t ends) {
     __atomic_store_n(&loop->counters.finished, 0u, __ATOMIC_RELAXED);
     __atomic_store_n(&loop->counters.cut, 0u, __ATOMIC_RELAXED);
     loop->phase = HSRV_LOOP_GRACE;
-    loop->phase_ends = loop->now + (uint64_t)loop->srv->config.timeout_ms.grace;
+    loop->phase_ends = ends;
+}
+
+static void hsrv_reactor_begin_grace(hsrv_loop *loop) {
+    if (loop->phase != HSRV_LOOP_RUN || __atomic_load_n(&loop->srv->stop, __ATOMIC_ACQUIRE) == 0) return;
+    hsrv_loop_note(loop, HTTPSRV_LOG_DRAINING, NULL, 0);
+    hsrv_reactor_enter_grace(loop, loop->now + (uint64_t)loop->srv->config.timeout_ms.grace);
 }
 
 static void hsrv_reactor_drain(hsrv_loop *loop) {
@@ -13468,15 +13530,17 @@ static void hsrv_server_complete(httpsrv *srv) {
     if (c->handover < HTTPSRV_HANDOVER_LEAST || c->handover > HTTPSRV_HANDOVER_TURNS) {
         hsrv_server_fail(srv, HTTPSRV_ARG, "handover: %d is unknown", (int)c->handover);
     }
-    if (c->steer && (!c->affinity || c->acceptors > 0)) {
+    if (HSRV_LATER && c->steer && (!c->affinity || c->acceptors > 0)) {
         hsrv_server_fail(srv, HTTPSRV_ARG, "steer: wants affinity, and reactors that accept");
     }
     if (!HSRV_CODES && (compress || c->compress.types)) {
         hsrv_server_fail(srv, HTTPSRV_UNSUPPORTED, "compress: built without HTTPSRV_ZLIB");
     }
-    if (!HSRV_LATER && (c->compress.pool || c->acceptors > 0)) {
+    if (!HSRV_LATER && (c->steer || c->compress.pool || c->acceptors > 0)) {
         hsrv_server_fail(srv, HTTPSRV_UNSUPPORTED, "%s: built with HTTPSRV_INLINE_ONLY",
-                         c->acceptors > 0 ? "acceptors" : "compress.pool");
+                         c->acceptors > 0 ? "acceptors"
+                         : c->steer       ? "steer"
+                                          : "compress.pool");
     }
     if (c->server_name && !hsrv_text_is_value(hsrv_text_of(c->server_name)) && c->server_name[0]) {
         hsrv_server_fail(srv, HTTPSRV_ARG, "server_name: has a character that no field may have");
@@ -13517,7 +13581,7 @@ static void hsrv_server_add_unix(httpsrv *srv, const char *path) {
     hsrv_address *address = hsrv_server_next_address(srv, HSRV_ADDRESS_UNIX);
     struct sockaddr_un *un = (struct sockaddr_un *)(void *)&address->storage;
     const size_t len = strlen(path);
-    snprintf(address->text, sizeof address->text, "unix:%s", path);
+    snprintf(address->text, sizeof address->text, "unix:%.*s", (int)sizeof un->sun_path, path);
     if (len == 0 || len >= sizeof un->sun_path) {
         hsrv_server_fail(srv, HTTPSRV_ARG, "%s: a path of 1 to %d bytes is wanted", address->text,
                          (int)sizeof un->sun_path - 1);
@@ -13532,6 +13596,9 @@ static void hsrv_server_add_inherited(httpsrv *srv, int fd) {
     hsrv_address *address = hsrv_server_next_address(srv, HSRV_ADDRESS_INHERITED);
     address->fd = fd;
     snprintf(address->text, sizeof address->text, "fd:%d", fd);
+    for (const hsrv_address *other = srv->addresses; other < address; other++) {
+        if (other->fd == fd) hsrv_server_fail(srv, HTTPSRV_ARG, "%s: named twice", address->text);
+    }
 }
 
 static void hsrv_server_parse_fd(httpsrv *srv, const char *text) {
@@ -13634,8 +13701,10 @@ static int hsrv_server_next_cpu(const httpsrv *srv) {
     return cpu;
 }
 
+// [any]: httpsrv_submit asks while httpsrv_listen may add one.
 static hsrv_pool *hsrv_server_find_pool(const httpsrv *srv, const char *name) {
-    for (int i = 0; i < srv->num_pools; i++) {
+    const int count = __atomic_load_n(&srv->num_pools, __ATOMIC_ACQUIRE);
+    for (int i = 0; i < count; i++) {
         if (strcmp(srv->pools[i]->name, name) == 0) return srv->pools[i];
     }
     return NULL;
@@ -13663,7 +13732,8 @@ static hsrv_pool *hsrv_server_add_pool(httpsrv *srv, const httpsrv_pool_config *
     if (srv->config.affinity) pool->cpu = hsrv_server_next_cpu(srv);
     pool->room = hsrv_server_room;
     pool->room_arg = srv;
-    srv->pools[srv->num_pools++] = pool;
+    srv->pools[srv->num_pools] = pool;
+    __atomic_store_n(&srv->num_pools, srv->num_pools + 1, __ATOMIC_RELEASE);
     return pool;
 }
 
@@ -14082,7 +14152,7 @@ static int hsrv_server_open_address(httpsrv *srv, hsrv_address *address, bool si
 // A file that a server has left behind is in the way of its successor. Whether it was one, that nobody listens on.
 static bool hsrv_server_remove_stale(const hsrv_address *address) {
     const struct sockaddr_un *un = (const struct sockaddr_un *)(const void *)&address->storage;
-    if (!hsrv_sys_is_socket(un->sun_path)) return false;
+    if (hsrv_sys_socket_number(un->sun_path) == 0) return false;
     const int fd = hsrv_sys_socket(AF_UNIX);
     if (fd < 0) return false;
     const bool refused =
@@ -14107,7 +14177,8 @@ static int hsrv_server_prepare_unix(httpsrv *srv, hsrv_address *address, int fd)
     const unsigned mode = (unsigned)srv->config.socket_mode;
     if (mode != 0 && hsrv_sys_fchmod(fd, mode) != 0) return -1;
     if (hsrv_server_bind_unix(address, fd) != 0) return -1;
-    __atomic_store_n(&address->has_file, 1u, __ATOMIC_RELAXED);
+    address->file = hsrv_sys_socket_number(un->sun_path);
+    __atomic_store_n(&address->has_file, address->file != 0 ? 1u : 0u, __ATOMIC_RELAXED);
     if (mode != 0 && hsrv_sys_chmod(un->sun_path, mode) != 0) return -1;
     return hsrv_sys_listen(fd, srv->config.backlog);
 }
@@ -14218,7 +14289,7 @@ static httpsrv_result hsrv_server_open_listeners(httpsrv *srv) {
         srv->loops[i]->accepting = true;
     }
     hsrv_server_end_sharing(srv);
-    for (int k = 0; k < srv->num_addresses && srv->config.steer; k++) {
+    for (int k = 0; HSRV_LATER && k < srv->num_addresses && srv->config.steer; k++) {
         const hsrv_address *address = &srv->addresses[k];
         const httpsrv_result result =
             address->kind == HSRV_ADDRESS_TCP ? hsrv_server_steer(srv, address, k) : HTTPSRV_OK;
@@ -14288,6 +14359,7 @@ static httpsrv_result hsrv_server_listen(httpsrv *srv) {
     for (int i = 0; i < srv->num_loops; i++) {
         hsrv_loop_note(srv->loops[i], HTTPSRV_LOG_LISTENING, NULL, 0);
     }
+    __atomic_store_n(&srv->live, 1u, __ATOMIC_RELEASE);
     srv->state = HSRV_SERVER_LISTENING;
     return HTTPSRV_OK;
 }
@@ -14299,11 +14371,13 @@ static httpsrv_result hsrv_server_listen(httpsrv *srv) {
 // all four are sequentially consistent.
 static void hsrv_server_stop(httpsrv *srv) {
     const int err = errno;
+    __atomic_fetch_add(&srv->stopping, 1u, __ATOMIC_SEQ_CST); // before what makes the server end: httpsrv_free waits
     __atomic_fetch_add(&srv->stop, 1u, __ATOMIC_SEQ_CST);
     hsrv_loop **loops = __atomic_load_n(&srv->wake, __ATOMIC_SEQ_CST);
     for (int i = 0; loops && i < hsrv_server_loop_count(srv); i++) {
         hsrv_sys_eventfd_add(loops[i]->wakefd);
     }
+    __atomic_fetch_sub(&srv->stopping, 1u, __ATOMIC_RELEASE);
     errno = err;
 }
 
@@ -14374,6 +14448,7 @@ static void hsrv_server_finish(httpsrv *srv) {
     for (int i = 0; i < srv->num_loops; i++) {
         hsrv_loop_note(srv->loops[i], HTTPSRV_LOG_STOPPED, NULL, 0);
     }
+    __atomic_store_n(&srv->live, 0u, __ATOMIC_RELAXED);
     __atomic_store_n(&srv->stop, 0u, __ATOMIC_RELAXED);
     srv->state = HSRV_SERVER_STOPPED;
 }
@@ -14384,8 +14459,7 @@ static httpsrv_result hsrv_server_prepare(httpsrv *srv) {
     const httpsrv_result result = srv->state == HSRV_SERVER_LISTENING ? HTTPSRV_OK : hsrv_server_listen(srv);
     if (result != HTTPSRV_OK) return result;
     for (int i = 0; i < srv->num_loops && __atomic_load_n(&srv->stop, __ATOMIC_RELAXED) != 0; i++) {
-        srv->loops[i]->phase = HSRV_LOOP_GRACE; // stopped before it began: no grace time, which is for who relies on it
-        srv->loops[i]->phase_ends = 0;
+        hsrv_reactor_enter_grace(srv->loops[i], 0); // stopped before it began: no time for who relies on it
     }
     return HTTPSRV_OK;
 }
@@ -14470,6 +14544,9 @@ static void hsrv_server_free(httpsrv *srv) {
         hsrv_server_stop(srv);
         hsrv_server_stop(srv);
         hsrv_server_finish(srv);
+    }
+    while (__atomic_load_n(&srv->stopping, __ATOMIC_ACQUIRE) != 0) {
+        hsrv_sys_sleep_ms(1);
     }
     hsrv_server_close_listeners(srv);
     for (int i = 0; i < srv->num_loops; i++) {
@@ -15001,22 +15078,15 @@ HTTPSRV_API httpsrv_result httpsrv_submit(httpsrv *srv, const char *pool, httpsr
     return srv && pool && fn ? hsrv_server_submit(srv, pool, fn, arg) : HTTPSRV_ARG;
 }
 
-static int64_t hsrv_public_limit(int64_t value, int64_t fallback, int64_t most) {
-    if (value == 0) return fallback;
-    if (value == HTTPSRV_ZERO || value < 0) return 0;
-    return value < most ? value : most;
-}
-
 HTTPSRV_API void httpsrv_parser_init(httpsrv_parser *parser, const httpsrv_limits *limits) {
     httpsrv_limits complete;
     memset(&complete, 0, sizeof complete);
     if (limits) complete = *limits;
-    complete.head = hsrv_public_limit(complete.head, 16384, HSRV_MAX_HEAD);
-    complete.uri = hsrv_public_limit(complete.uri, 8192, HSRV_MAX_HEAD);
-    complete.headers = (int)hsrv_public_limit(complete.headers, 100, HSRV_MAX_FIELDS);
-    if (complete.body >= 0 || complete.body == HTTPSRV_ZERO) {
-        complete.body = hsrv_public_limit(complete.body, 1 << 20, INT64_MAX);
-    }
+    complete.head = hsrv_frames_limit(complete.head, 16384, HSRV_MAX_HEAD);
+    complete.uri = hsrv_frames_limit(complete.uri, 8192, HSRV_MAX_HEAD);
+    complete.headers = (int)hsrv_frames_limit(complete.headers, 100, HSRV_MAX_FIELDS);
+    if (complete.body >= 0 || complete.body == HTTPSRV_ZERO)
+        complete.body = hsrv_frames_limit(complete.body, 1 << 20, INT64_MAX);
     hsrv_parser_init(parser, &complete);
 }
 

@@ -38,6 +38,27 @@ passes() {
     "$emulator" "$scratch/program"
 }
 
+has_32_bits() {
+    [ "$(echo __SIZEOF_LONG__ | $compiler $machine_flags -E -P -)" = 4 ]
+}
+
+# takes_late [FLAG...]: the implementation is taken behind a header of the system
+takes_late() {
+    printf '#include <stdio.h>\n#define HTTPSRV_IMPLEMENTATION\n#include "httpsrv.h"\n' >"$scratch/late.c"
+    $compiler -std=gnu11 $WARNINGS -Werror $machine_flags "$@" -I. -fsyntax-only "$scratch/late.c"
+}
+
+# There it is too late to ask for files of more than 2 GB: that fails and says what to do, and with this it does not.
+wants_large_files() {
+    advice='include it before system headers, or compile with -D_FILE_OFFSET_BITS=64'
+    if takes_late 2>"$scratch/err"; then
+        echo 'is taken without -D_FILE_OFFSET_BITS=64'
+        return 1
+    fi
+    cat "$scratch/err"
+    grep -F "$advice" "$scratch/err" && takes_late -D_FILE_OFFSET_BITS=64
+}
+
 ask_hello() {
     printf 'GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' | "$client" wait "$port" | tr -d '\r'
 }
@@ -101,6 +122,7 @@ machine() {
         check "$machine, $path: $program" passes $program "$path"
     done
     check "$machine, $path: hello" serves_hello
+    ! has_32_bits || check "$machine, $path: large files" wants_large_files
 }
 
 $CC $CFLAGS tests/units/client.c -o "$client" || exit 2

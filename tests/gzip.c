@@ -1265,6 +1265,41 @@ TEST(pipelined_answers_keep_their_order) {
     finish(&s);
 }
 
+static void say_closing_later(httpsrv_req *req, void *user) {
+    const httpsrv_field closing = {HTTPSRV_STR("Connection"), HTTPSRV_STR("close")};
+    const httpsrv_answer answer = {
+        .status = 200, .type = "text/plain", .fields = &closing, .num_fields = 1, .body = body_of(req)};
+    (void)user;
+    settle(req, httpsrv_finish(s.srv, httpsrv_defer(req), &answer));
+}
+
+static void check_closing(const char *name, size_t n) {
+    struct client c = dial(s.port);
+    NOTE("%s, %zu bytes", name, n);
+    SENDF(&c, "GET /%s/%d/%zu/0 HTTP/1.1\r\nHost: a\r\n" TAKES_GZIP "\r\n", name, (int)TEXT, n);
+    REPLY(&c);
+    check_body(&c, true, TEXT, n);
+    CHECK(c.close);
+    EXPECT_EOF(&c);
+    hang_up(&c);
+}
+
+// Who wants the connection closed, before the request is deferred or with the answer, is heard wherever that is compressed.
+TEST(large_answers_that_close) {
+    static const char *const names[] = {"reply", "later", "lent-later", "closing-later"};
+    set_up(&(httpsrv_config){.compress = {.large = 3000}}, 0);
+    add_route("GET /closing-later/:kind/:n/:step", (httpsrv_route_config){.handler = say_closing_later});
+    go(&s);
+    for (size_t i = 0; i < ROWS(names); i++) {
+        const bool by_itself = strcmp(names[i], "closing-later") == 0;
+        wear(by_itself ? (struct dress){0} : (struct dress){.fields = {{"Connection", "close"}}});
+        check_closing(names[i], 2999);
+        check_closing(names[i], 3000);
+        check_closing(names[i], 100000);
+    }
+    finish(&s);
+}
+
 // Asks for a large answer, which then waits for its compression.
 static struct client order_held(void) {
     const int lent = LOAD(s.borrowed);

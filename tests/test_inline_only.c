@@ -53,6 +53,7 @@ TEST(pools_and_acceptors_are_unsupported) {
     check_refused_config((httpsrv_config){.pools = {{.name = "slow"}}}, "slow");
     check_refused_config((httpsrv_config){.pools = {{0}, {.name = "other", .threads = 1}}}, "other");
     check_refused_config((httpsrv_config){.acceptors = 1}, "acceptors");
+    check_refused_config((httpsrv_config){.reactors = 2, .affinity = true, .steer = true}, "steer");
 }
 
 static void must_not_be_called(void *arg) {
@@ -133,7 +134,7 @@ TEST(a_handler_without_an_answer) {
 static const httpsrv_config hosts[] = {
     {.reactors = 1},
     {.reactors = 2},
-    {.reactors = 2, .affinity = true, .steer = true},
+    {.reactors = 2, .affinity = true},
 };
 
 static void check_bodies(struct client *c) {
