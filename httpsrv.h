@@ -10494,12 +10494,12 @@ static void hsrv_content_add_spans(hsrv_parts *parts, const hsrv_resource *r, co
     }
     snprintf(type, 80, "multipart/byteranges; boundary=%s", boundary);
     for (int i = 0; i < count; i++) {
-        int len = snprintf(text, sizeof text, "%s--%s\r\nContent-Range: ", i > 0 ? "\r\n" : "", boundary);
-        char *end = hsrv_content_format_range(text + len, r, &spans[i]);
-        end = HSRV_APPEND(end, "\r\nContent-Type: ");
-        hsrv_content_add_text(parts, hsrv_text_view(text, (size_t)(end - text)));
+        const int len = snprintf(text, sizeof text, "%s--%s\r\nContent-Type: ", i > 0 ? "\r\n" : "", boundary);
+        hsrv_content_add_text(parts, hsrv_text_view(text, (size_t)len));
         hsrv_content_add_text(parts, hsrv_text_of(r->type));
-        hsrv_content_add_text(parts, HSRV_LITERAL("\r\n\r\n"));
+        char *end = hsrv_content_format_range(HSRV_APPEND(text, "\r\nContent-Range: "), r, &spans[i]);
+        end = HSRV_APPEND(end, "\r\n\r\n");
+        hsrv_content_add_text(parts, hsrv_text_view(text, (size_t)(end - text)));
         hsrv_content_add_span(parts, r, spans[i]);
     }
     const int len = snprintf(text, sizeof text, "\r\n--%s--\r\n", boundary);

@@ -14,10 +14,9 @@
 #include "httpsrv.h"
 #include "serve.h"
 #include "assets_table.h"
-#include <stdlib.h>
 
 int main(int argc, char **argv) {
-    httpsrv *srv = httpsrv_new(&(httpsrv_config){.port = argc > 1 ? atoi(argv[1]) : 8080});
+    httpsrv *srv = httpsrv_new(&(httpsrv_config){.port = serve_port(argc, argv)});
     httpsrv_assets(srv, "/", assets); // a route of one's own, such as "GET /api/time", goes before
     int code = serve_as(srv, "localhost");
     httpsrv_free(srv);

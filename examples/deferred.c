@@ -107,7 +107,7 @@ static void end_clock(pthread_t clock) {
 
 int main(int argc, char **argv) {
     pthread_t clock;
-    server = httpsrv_new(&(httpsrv_config){.port = argc > 1 ? atoi(argv[1]) : 8080});
+    server = httpsrv_new(&(httpsrv_config){.port = serve_port(argc, argv)});
     httpsrv_on(server, "GET /in/:ms", answer_in, NULL);
     if (pthread_create(&clock, NULL, run_clock, NULL) != 0) return 1;
     int code = serve_as(server, "localhost");

@@ -10,12 +10,11 @@
 #define HTTPSRV_IMPLEMENTATION
 #include "httpsrv.h"
 #include "serve.h"
-#include <stdlib.h>
 
 int main(int argc, char **argv) {
     static const httpsrv_mime types[] = {
         {"c", "text/plain; charset=utf-8"}, {"h", "text/plain; charset=utf-8"}, {NULL, NULL}};
-    httpsrv *srv = httpsrv_new(&(httpsrv_config){.port = argc > 2 ? atoi(argv[2]) : 8080});
+    httpsrv *srv = httpsrv_new(&(httpsrv_config){.port = serve_port_at(argc, argv, 2, 2, "[DIRECTORY [PORT]]")});
     httpsrv_files(srv, "/",
                   &(httpsrv_files_config){
                       .root = argc > 1 ? argv[1] : ".",

@@ -11,7 +11,8 @@ static void hello(httpsrv_req *req, void *user) {
 int main(void) {
     httpsrv *srv = httpsrv_new(&(httpsrv_config){.port = 8080});
     httpsrv_on(srv, "GET /", hello, NULL);
-    if (httpsrv_run(srv) != HTTPSRV_OK) // serves until httpsrv_stop(srv), from any thread or signal handler
-        fprintf(stderr, "%s\n", httpsrv_error(srv));
+    httpsrv_result result = httpsrv_run(srv); // serves until httpsrv_stop(srv), from any thread or signal handler
+    if (result != HTTPSRV_OK) fprintf(stderr, "%s\n", httpsrv_error(srv));
     httpsrv_free(srv);
+    return result == HTTPSRV_OK ? 0 : 1;
 }

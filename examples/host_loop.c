@@ -9,9 +9,8 @@
 
 #define HTTPSRV_IMPLEMENTATION
 #include "httpsrv.h"
-#include <signal.h>
+#include "serve.h"
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
@@ -23,13 +22,6 @@ typedef struct app {
     unsigned long long ticks;
     char line[256];
 } app;
-
-static httpsrv *server; // for the signal handler, which gets no argument
-
-static void stop(int signal_number) {
-    (void)signal_number;
-    httpsrv_stop(server); // wakes the loop as well: httpsrv_fd becomes readable
-}
 
 static void show(httpsrv_req *req, void *user) {
     app *a = user;
@@ -54,40 +46,39 @@ static void watch(app *a, int fd) {
 }
 
 // The two rules of a host's loop: sleep no longer than httpsrv_timeout says, and call httpsrv_poll after each sleep,
-// whatever ended it.
-static void run(app *a) {
+// whatever ended it. To stop the server wakes the loop as well: httpsrv_fd becomes readable.
+static httpsrv_result run(app *a) {
     struct epoll_event events[8];
+    httpsrv_result result;
     do {
         int n = epoll_wait(a->epfd, events, 8, httpsrv_timeout(a->server));
         for (int i = 0; i < n; i++) {
             if (events[i].data.fd == a->timer) on_timer(a);
             if (events[i].data.fd == STDIN_FILENO) on_terminal(a);
         }
-    } while (httpsrv_poll(a->server, 0) == HTTPSRV_OK); // GONE once it is drained
+        result = httpsrv_poll(a->server, 0);
+    } while (result == HTTPSRV_OK);
+    return result; // GONE once it is drained
 }
 
 int main(int argc, char **argv) {
     app a = {.line = "nothing typed yet"};
-    a.server = server = httpsrv_new(&(httpsrv_config){.port = argc > 1 ? atoi(argv[1]) : 8080});
-    httpsrv_on(server, "GET /", show, &a);
-    if (httpsrv_listen(server) != HTTPSRV_OK) {
-        fprintf(stderr, "%s\n", httpsrv_error(server));
-        httpsrv_free(server);
+    a.server = httpsrv_new(&(httpsrv_config){.port = serve_port(argc, argv)});
+    httpsrv_on(a.server, "GET /", show, &a);
+    if (serve_begin(a.server, "localhost") != HTTPSRV_OK) {
+        httpsrv_free(a.server);
         return 1;
     }
-    signal(SIGINT, stop);
-    signal(SIGTERM, stop);
     a.epfd = epoll_create1(EPOLL_CLOEXEC);
     a.timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
     timerfd_settime(a.timer, 0, &(struct itimerspec){{1, 0}, {1, 0}}, NULL);
     watch(&a, a.timer);
     watch(&a, STDIN_FILENO);
-    watch(&a, httpsrv_fd(server));
-    printf("listening on http://localhost:%d/\n", httpsrv_port(server, 0));
-    fflush(stdout);
-    run(&a);
+    watch(&a, httpsrv_fd(a.server));
+    httpsrv_result result = run(&a);
+    serve_end();
     close(a.timer);
     close(a.epfd);
-    httpsrv_free(server);
-    return 0;
+    httpsrv_free(a.server);
+    return result == HTTPSRV_GONE ? 0 : 1;
 }

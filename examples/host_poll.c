@@ -9,19 +9,14 @@
 
 #define HTTPSRV_IMPLEMENTATION
 #include "httpsrv.h"
+#include "serve.h"
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-static httpsrv *server; // for the signal handler, which gets no argument
-
-static void stop(int signal_number) {
-    (void)signal_number;
-    httpsrv_stop(server);
-}
+static httpsrv *server;
 
 static void show(httpsrv_req *req, void *user) {
     (void)user;
@@ -64,24 +59,22 @@ static void sum(httpsrv_req *req, void *user) {
 }
 
 int main(int argc, char **argv) {
-    server = httpsrv_new(&(httpsrv_config){.port = argc > 1 ? atoi(argv[1]) : 8080});
+    server = httpsrv_new(&(httpsrv_config){.port = serve_port(argc, argv)});
     httpsrv_on(server, "GET /", show, NULL);
     httpsrv_on(server, "GET /sum", sum, NULL);
-    if (httpsrv_listen(server) != HTTPSRV_OK) {
-        fprintf(stderr, "%s\n", httpsrv_error(server));
+    if (serve_begin(server, "localhost") != HTTPSRV_OK) {
         httpsrv_free(server);
         return 1;
     }
-    signal(SIGINT, stop);
-    signal(SIGTERM, stop);
-    printf("listening on http://localhost:%d/\n", httpsrv_port(server, 0));
-    fflush(stdout);
+    httpsrv_result result;
     do {
         struct pollfd watched = {.fd = httpsrv_fd(server), .events = POLLIN}; // yours beside it
         poll(&watched, 1, httpsrv_timeout(server));
-    } while (httpsrv_poll(server, 0) == HTTPSRV_OK);
+        result = httpsrv_poll(server, 0);
+    } while (result == HTTPSRV_OK); // GONE once it is drained
+    serve_end();
     while (__atomic_load_n(&running, __ATOMIC_ACQUIRE) > 0)
         usleep(1000); // tokens end with the server, and so must their users before
     httpsrv_free(server);
-    return 0;
+    return result == HTTPSRV_GONE ? 0 : 1;
 }

@@ -63,7 +63,7 @@ static void show_time(httpsrv_req *req, void *user) {
 }
 
 int main(int argc, char **argv) {
-    httpsrv *srv = httpsrv_new(&(httpsrv_config){.port = argc > 1 ? atoi(argv[1]) : 8080});
+    httpsrv *srv = httpsrv_new(&(httpsrv_config){.port = serve_port(argc, argv)});
     // In this order, each for the paths beneath its prefix; the first that answers ends the walk. What comes before the log
     // in this list is not logged if it answers, so the log comes first, but for the id that it shows.
     httpsrv_use(srv, "/", httpsrv_request_id, NULL);

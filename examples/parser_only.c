@@ -96,14 +96,20 @@ static size_t receive(message *in, FILE *file, size_t *sent) {
     return n;
 }
 
+static int usage(FILE *out, const char *program) {
+    fprintf(out, "usage: %s [-]    (parses the standard input, else a request that is built in)\n", program);
+    return out == stdout ? 0 : 2;
+}
+
 int main(int argc, char **argv) {
     static message in;
     httpsrv_field fields[MAX_FIELDS];
     httpsrv_head head = {.fields = fields, .max_fields = MAX_FIELDS};
     httpsrv_parser parser;
-    FILE *file = argc > 1 && strcmp(argv[1], "-") == 0 ? stdin : NULL;
+    FILE *file = argc == 2 && strcmp(argv[1], "-") == 0 ? stdin : NULL;
     ptrdiff_t result = 0;
 
+    if (argc > 1 && !file) return usage(strcmp(argv[1], "--help") == 0 ? stdout : stderr, argv[0]);
     httpsrv_parser_init(&parser, NULL);
     for (size_t sent = 0; result == 0 && receive(&in, file, &sent) > 0;)
         result = advance(&parser, &in, &head);

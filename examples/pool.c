@@ -11,7 +11,6 @@
 #define HTTPSRV_IMPLEMENTATION
 #include "httpsrv.h"
 #include "serve.h"
-#include <stdlib.h>
 #include <unistd.h>
 
 // No pool: runs on the reactor, between the other events. It must not block.
@@ -31,7 +30,7 @@ static void slow(httpsrv_req *req, void *user) {
 
 int main(int argc, char **argv) {
     httpsrv *srv = httpsrv_new(&(httpsrv_config){
-        .port = argc > 1 ? atoi(argv[1]) : 8080,
+        .port = serve_port(argc, argv),
         .pools = {{.name = "slow", .threads = 4, .queue = 8}},
     });
     httpsrv_on(srv, "GET /fast", fast, NULL);

@@ -16,7 +16,6 @@
 #include "httpsrv.h"
 #include "serve.h"
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 // ":id" stands for one segment of the path. HTTPSRV_FMT gives the two arguments that "%.*s" takes.
@@ -115,7 +114,7 @@ static void big(httpsrv_req *req, void *user) {
 }
 
 int main(int argc, char **argv) {
-    httpsrv *srv = httpsrv_new(&(httpsrv_config){.port = argc > 1 ? atoi(argv[1]) : 8080});
+    httpsrv *srv = httpsrv_new(&(httpsrv_config){.port = serve_port(argc, argv)});
     httpsrv_on(srv, "GET /users/:id", show_user, NULL);
     httpsrv_on(srv, "GET /docs/*rest", show_doc, NULL);
     httpsrv_on(srv, "GET /search", search, NULL);

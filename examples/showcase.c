@@ -11,7 +11,8 @@
 //     curl -F file=@big.iso http://localhost:8080/upload             likewise
 //     curl -N http://localhost:8080/events
 //
-// SIGTERM and Ctrl-C drain: what was begun is finished, /readyz says 503. A second signal cuts.
+// SIGTERM and Ctrl-C drain: /readyz says 503, for half a second (--grace) also to new connections, what was begun is
+// finished. A second signal cuts.
 
 #define HTTPSRV_IMPLEMENTATION
 #include "httpsrv.h"
@@ -28,6 +29,7 @@
 
 enum {
     MAX_SLEEP_MS = 10000,
+    MAX_GRACE_MS = 3600000,
     STREAM_BLOCK = 1 << 18, // bytes: few large sends cost least
     MAX_REPORT = 1 << 20,   // bytes of what /upload answers
     UPLOAD_THREADS = 4,     // they wait for clients
@@ -43,6 +45,7 @@ typedef struct options {
     bool steer;
     int pool_threads; // 0: as many as each pool has by default
     int queue;
+    int grace;        // ms
     int64_t max_body; // -1: not said
     const char *root; // of /files; NULL: there is no such route
     bool quiet;
@@ -229,17 +232,40 @@ static bool add(report *to, const char *text, size_t len) {
     return true;
 }
 
-// RFC 8259 section 7. What is not ASCII goes out as it came in.
+// Bytes of the UTF-8 character that begins at `at`, of which `left` > 0 are there; 0 if none does (RFC 3629 section 4).
+static size_t utf8_length(const unsigned char *at, size_t left) {
+    const unsigned char c = at[0];
+    const size_t len = c < 0x80 ? 1 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : 4;
+    if (len == 1) return 1;
+    if (c < 0xc2 || c > 0xf4 || left < len) return 0;
+    // Narrower bounds of the second byte leave out overlong forms, surrogates and what is above U+10FFFF.
+    const unsigned char least = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80;
+    const unsigned char most = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
+    if (at[1] < least || at[1] > most) return 0;
+    for (size_t i = 2; i < len; i++)
+        if (at[i] < 0x80 || at[i] > 0xbf) return 0;
+    return len;
+}
+
+// RFC 8259 section 7.
+static bool add_ascii(report *to, char c) {
+    if (c != '"' && c != '\\' && c >= ' ') return add(to, &c, 1);
+    char escape[8];
+    return add(to, escape, (size_t)snprintf(escape, sizeof escape, "\\u%04x", (unsigned)c));
+}
+
+static bool add_character(report *to, const char *at, size_t len) {
+    if (len == 0) return add(to, "\xef\xbf\xbd", 3);
+    return len == 1 ? add_ascii(to, *at) : add(to, at, len);
+}
+
+// JSON is UTF-8 (RFC 8259 section 8.1), and names are any bytes: each that is no part of a character becomes U+FFFD.
 static bool add_string(report *to, httpsrv_str text) {
     if (!text.ptr) return add(to, "null", 4);
     bool ok = add(to, "\"", 1);
-    for (size_t i = 0; i < text.len && ok; i++) {
-        unsigned char c = (unsigned char)text.ptr[i];
-        char escape[8];
-        if (c == '"' || c == '\\' || c < ' ')
-            ok = add(to, escape, (size_t)snprintf(escape, sizeof escape, "\\u%04x", c));
-        else
-            ok = add(to, text.ptr + i, 1);
+    for (size_t i = 0, len; i < text.len && ok; i += len > 0 ? len : 1) {
+        len = utf8_length((const unsigned char *)text.ptr + i, text.len - i);
+        ok = add_character(to, text.ptr + i, len);
     }
     return ok && add(to, "\"", 1);
 }
@@ -488,6 +514,7 @@ static void usage(FILE *out) {
                  "  --steer             bind threads to CPUs, and serve connections where they come in\n"
                  "  --pool-threads N    threads of each pool (work: one per CPU, sleep: 16, upload: 4)\n"
                  "  --queue N           requests that may wait for each pool (1024)\n"
+                 "  --grace MS          milliseconds in which /readyz says 503 before the listeners close (500)\n"
                  "  --max-body BYTES    largest request body (any that is streamed, else 1048576)\n"
                  "  --root DIR          directory that /files shows (none)\n"
                  "  --quiet             no log on stderr\n"
@@ -506,19 +533,13 @@ static int64_t parse_number(const char *flag, const char *text, int64_t min, int
 }
 
 static const struct option flags[] = {
-    {"host", required_argument, NULL, 'h'},
-    {"port", required_argument, NULL, 'p'},
-    {"reactors", required_argument, NULL, 'r'},
-    {"acceptors", required_argument, NULL, 'a'},
-    {"defer-accept", no_argument, NULL, 'd'},
-    {"pool-threads", required_argument, NULL, 't'},
-    {"queue", required_argument, NULL, 'u'},
-    {"max-body", required_argument, NULL, 'b'},
-    {"root", required_argument, NULL, 'R'},
-    {"quiet", no_argument, NULL, 'q'},
-    {"help", no_argument, NULL, 'H'},
-    {"steer", no_argument, NULL, 's'},
-    {NULL, 0, NULL, 0},
+    {"host", required_argument, NULL, 'h'},     {"port", required_argument, NULL, 'p'},
+    {"reactors", required_argument, NULL, 'r'}, {"acceptors", required_argument, NULL, 'a'},
+    {"defer-accept", no_argument, NULL, 'd'},   {"pool-threads", required_argument, NULL, 't'},
+    {"queue", required_argument, NULL, 'u'},    {"grace", required_argument, NULL, 'g'},
+    {"max-body", required_argument, NULL, 'b'}, {"root", required_argument, NULL, 'R'},
+    {"quiet", no_argument, NULL, 'q'},          {"help", no_argument, NULL, 'H'},
+    {"steer", no_argument, NULL, 's'},          {NULL, 0, NULL, 0},
 };
 
 static void set_option(options *to, int flag, const char *name, const char *value) {
@@ -531,6 +552,7 @@ static void set_option(options *to, int flag, const char *name, const char *valu
     case 's': to->steer = true; break;
     case 't': to->pool_threads = (int)parse_number(name, value, 1, 1024); break;
     case 'u': to->queue = (int)parse_number(name, value, 1, 1 << 20); break;
+    case 'g': to->grace = (int)parse_number(name, value, 0, MAX_GRACE_MS); break;
     case 'b': to->max_body = parse_number(name, value, 0, INT64_MAX); break;
     case 'R': to->root = value; break;
     case 'q': to->quiet = true; break;
@@ -540,7 +562,7 @@ static void set_option(options *to, int flag, const char *name, const char *valu
 }
 
 static options parse_flags(int argc, char **argv) {
-    options to = {.port = 8080, .reactors = 1, .max_body = -1};
+    options to = {.port = 8080, .reactors = 1, .grace = 500, .max_body = -1};
     int flag;
     int index = 0;
     while ((flag = getopt_long(argc, argv, "", flags, &index)) != -1)
@@ -586,6 +608,7 @@ static httpsrv *make_server(const options *from) {
         .max.body = from->max_body < 0    ? 0
                     : from->max_body == 0 ? HTTPSRV_ZERO
                                           : from->max_body,
+        .timeout_ms.grace = from->grace,
         .logger.fn = from->quiet ? NULL : log_line,
     });
 }

@@ -9,7 +9,6 @@
 #include "httpsrv.h"
 #include "serve.h"
 #include <pthread.h>
-#include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -48,7 +47,7 @@ static void *run_clock(void *srv) {
 
 int main(int argc, char **argv) {
     pthread_t clock;
-    httpsrv *srv = httpsrv_new(&(httpsrv_config){.port = argc > 1 ? atoi(argv[1]) : 8080});
+    httpsrv *srv = httpsrv_new(&(httpsrv_config){.port = serve_port(argc, argv)});
     httpsrv_on(srv, "GET /", show_page, NULL);
     httpsrv_on(srv, "GET /events", listen_to_clock, NULL);
     if (pthread_create(&clock, NULL, run_clock, srv) != 0) return 1;

@@ -9,7 +9,6 @@
 #define HTTPSRV_IMPLEMENTATION
 #include "httpsrv.h"
 #include "serve.h"
-#include <stdlib.h>
 
 enum { MOST = 1000000000 };
 
@@ -61,7 +60,7 @@ int main(int argc, char **argv) {
     const httpsrv_route_config worker = {.pattern = "GET /worker/:last", .handler = work_numbers, .pool = "default"};
     const httpsrv_route_config echo = {
         .pattern = "* /echo", .handler = begin_echo, .on_body = echo_piece, .max_body = -1};
-    httpsrv *srv = httpsrv_new(&(httpsrv_config){.port = argc > 1 ? atoi(argv[1]) : 8080});
+    httpsrv *srv = httpsrv_new(&(httpsrv_config){.port = serve_port(argc, argv)});
     httpsrv_on(srv, "GET /numbers/:last", show_numbers, NULL);
     httpsrv_route(srv, &worker);
     httpsrv_route(srv, &echo);

@@ -8,7 +8,6 @@
 #define HTTPSRV_IMPLEMENTATION
 #include "httpsrv.h"
 #include "serve.h"
-#include <stdlib.h>
 #include <unistd.h>
 
 static const char page[] = "<!doctype html><meta charset=\"utf-8\"><meta name=\"viewport\" "
@@ -61,10 +60,11 @@ static void take_form(httpsrv_req *req, void *user) {
 }
 
 int main(int argc, char **argv) {
+    const int port = serve_port_at(argc, argv, 1, 2, "[PORT [DIRECTORY]]");
     httpsrv_route_config upload = {.pattern = "POST /upload", .handler = take_form, .pool = "default", .stream = true};
     upload.max_body = 10LL << 30;
-    upload.user = argc > 2 ? argv[2] : "/tmp";
-    httpsrv *srv = httpsrv_new(&(httpsrv_config){.port = argc > 1 ? atoi(argv[1]) : 8080});
+    upload.user = serve_directory(argc > 2 ? argv[2] : "/tmp");
+    httpsrv *srv = httpsrv_new(&(httpsrv_config){.port = port});
     httpsrv_on(srv, "GET /", show_page, NULL);
     httpsrv_route(srv, &upload);
     int code = serve_as(srv, "localhost");

@@ -61,6 +61,16 @@ stop_at_once() {
     ends_with 143
 }
 
+# Signals come all the time until the program has ended: at the drain, while the server is freed, and after that.
+stop_again_and_again() {
+    i=0
+    while [ $i -lt 5000 ]; do
+        kill -TERM "$server" || break
+        i=$((i + 1))
+    done
+    ends_with 0
+}
+
 # answers_in_its_time TARGET BODY OTHER: the request is answered, but OTHER, which comes later, before it
 answers_in_its_time() {
     ask GET "$1" >"$scratch/later" &
@@ -129,9 +139,51 @@ serves_hello() {
     return 1
 }
 
+# It cannot start, says so, and is not taken for one that did.
+finds_its_port_taken() {
+    exits 1 timeout 20 "$scratch/hello" && grep "$port" "$scratch/err"
+}
+
 test_hello() {
     check 'hello: GET /' serves_hello
+    [ -z "$server" ] || check 'hello: port in use' finds_its_port_taken
     [ -z "$server" ] || check 'hello: ends' stop_at_once
+}
+
+# ---- arguments ----
+
+# prints_its_usage CODE COMMAND...: on the standard output if asked for, else as a complaint; nothing is started
+prints_its_usage() {
+    want_code=$1
+    shift
+    exits "$want_code" timeout 20 "$@" || return
+    [ "$want_code" -eq 0 ] && usage_in=out empty=err || usage_in=err empty=out
+    grep '^usage: ' "$scratch/$usage_in" && [ ! -s "$scratch/$empty" ]
+}
+
+# cannot_spool_to DIRECTORY: upload says so at once
+cannot_spool_to() {
+    exits 1 timeout 20 "$BUILD/upload" 0 "$1" && grep -F -e "$1" "$scratch/err" && [ ! -s "$scratch/out" ]
+}
+
+test_arguments() {
+    for example in assets deferred host_loop host_poll middleware pool routes sse_clock stream upload; do
+        check "$example: --help" prints_its_usage 0 "$BUILD/$example" --help
+        check "$example: port not a number" prints_its_usage 2 "$BUILD/$example" abc
+    done
+    for bad in '' -1 +1 ' 1' 80x 65536 4294967296 99999999999 99999999999999999999; do
+        check "routes: port \"$bad\"" prints_its_usage 2 "$BUILD/routes" "$bad"
+    done
+    check 'routes: two arguments' prints_its_usage 2 "$BUILD/routes" 0 0
+    check 'upload: three arguments' prints_its_usage 2 "$BUILD/upload" 0 "$scratch" 0
+    check 'upload: no such directory' cannot_spool_to "$scratch/nowhere"
+    check 'upload: not a directory' cannot_spool_to "$client"
+    check 'files: --help' prints_its_usage 0 "$BUILD/files" --help
+    check 'files: port not a number' prints_its_usage 2 "$BUILD/files" . abc
+    check 'files: three arguments' prints_its_usage 2 "$BUILD/files" . 0 0
+    check 'parser_only: --help' prints_its_usage 0 "$BUILD/parser_only" --help
+    check 'parser_only: no such argument' prints_its_usage 2 "$BUILD/parser_only" foo
+    check 'parser_only: two arguments' prints_its_usage 2 "$BUILD/parser_only" - foo
 }
 
 # ---- routes ----
@@ -158,7 +210,7 @@ test_routes() {
     check 'routes: Allow' contains 'Allow: GET' DELETE /agent
     check 'routes: HEAD' says 200 '' HEAD /users/42
     check 'routes: OPTIONS' contains 'Allow: ' OPTIONS /agent
-    check 'routes: SIGTERM' stop
+    check 'routes: SIGTERM, many times' stop_again_and_again
 }
 
 # ---- pool ----
@@ -300,7 +352,7 @@ test_host_loop() {
     check 'host_loop: another line is typed' types 'good night'
     exec 9>&-
     check 'host_loop: the terminal ends' wait_for 10 shows '[0-9]* seconds, good night'
-    check 'host_loop: SIGTERM after that' stop
+    check 'host_loop: SIGTERM after that, many times' stop_again_and_again
 }
 
 # ---- host_poll ----
@@ -335,7 +387,7 @@ test_host_poll() {
     check 'host_poll: GET /sum' says 200 50000005000000 GET /sum
     check 'host_poll: several sums' several_sums
     check 'host_poll: 404' has_status 404 GET /nowhere
-    check 'host_poll: SIGTERM' stop
+    check 'host_poll: SIGTERM, many times' stop_again_and_again
     check 'host_poll: starts again' start "$BUILD/host_poll" 0
     check 'host_poll: SIGTERM and a sum' stops_at_a_sum
 }
@@ -366,6 +418,9 @@ test_showcase_flags() {
     for bad in -1 0 1048577 x; do
         check "showcase: --queue $bad" prints_usage 2 "$showcase" --queue "$bad" --host no.such.address.
     done
+    for bad in -1 3600001 x; do
+        check "showcase: --grace $bad" prints_usage 2 "$showcase" --grace "$bad" --host no.such.address.
+    done
     check 'showcase: argument that is no flag' prints_usage 2 "$showcase" 8080
     check 'showcase: bad host' exits 1 "$showcase" --port 0 --host no.such.address.
 }
@@ -381,7 +436,7 @@ index_links() {
 }
 
 test_showcase_routes() {
-    check 'showcase: starts' start "$BUILD/showcase" --port 0 --reactors 2
+    check 'showcase: starts' start "$BUILD/showcase" --port 0 --reactors 2 --grace 0
     check 'showcase: URL' grep -x "listening on http://localhost:$port/" "$scratch/out"
     check 'showcase: port in use' port_in_use
     check 'showcase: index' index_links
@@ -412,6 +467,49 @@ test_showcase_routes() {
     check 'showcase: /readyz' says 200 ready GET /readyz
     check 'showcase: 404' has_status 404 GET /sleep/1/2
     check 'showcase: SIGTERM' stop
+}
+
+# In the grace time a probe that comes anew is served, and told; then the program ends by itself.
+tells_new_probes() {
+    kill -TERM "$server"
+    wait_for 10 says 503 draining GET /readyz
+    told=$?
+    ends_with 0 && [ "$told" -eq 0 ]
+}
+
+# The default is short for a machine that is busy, hence three tries.
+tells_new_probes_by_default() {
+    for try in 1 2 3; do
+        start "$BUILD/showcase" --port 0 || return
+        kill -TERM "$server"
+        wait_for 1 says 503 draining GET /readyz
+        told=$?
+        ends_with 0 || return
+        [ "$told" -ne 0 ] || return 0
+    done
+    return 1
+}
+
+# While a request is still being answered.
+turns_new_probes_away() {
+    ask GET /sleep/1500 >"$scratch/answer" &
+    asker=$!
+    sleep 0.3
+    kill -TERM "$server"
+    sleep 0.4
+    ask GET /readyz >"$scratch/probe"
+    ends_with 0 || return
+    wait "$asker"
+    cat "$scratch/answer" "$scratch/probe"
+    grep -x 'slept 1500 ms' "$scratch/answer" && [ ! -s "$scratch/probe" ]
+}
+
+test_showcase_grace() {
+    check 'showcase: /readyz in the grace time' tells_new_probes_by_default
+    check 'showcase: --grace' start "$BUILD/showcase" --port 0 --grace 1500
+    check 'showcase: /readyz in a longer one' tells_new_probes
+    check 'showcase: --grace 0' start "$BUILD/showcase" --port 0 --grace 0
+    check 'showcase: no grace time' turns_new_probes_away
 }
 
 refused_by_the_ring() {
@@ -460,7 +558,7 @@ room_in_the_ring() {
 
 test_showcase_limits() {
     check 'showcase: one thread, a ring of two' \
-        start "$BUILD/showcase" --port 0 --pool-threads 1 --queue 2 --quiet
+        start "$BUILD/showcase" --port 0 --pool-threads 1 --queue 2 --grace 0 --quiet
     check 'showcase: /sleep cannot starve /pool/plaintext' fill_the_ring
     check 'showcase: SIGTERM with a stuck handler' stuck_at_the_deadline
     check 'showcase: --quiet' test ! -s "$scratch/err"
@@ -475,7 +573,7 @@ test_showcase_limits() {
     check 'showcase: --queue' room_in_the_ring
     check 'showcase: a drain finishes what is deferred' drain_waits_for /deferred/1500 'deferred for 1500 ms'
 
-    check 'showcase: --max-body 0' start "$BUILD/showcase" --port 0 --max-body 0
+    check 'showcase: --max-body 0' start "$BUILD/showcase" --port 0 --max-body 0 --grace 0
     check 'showcase: no body at all' has_status 413 POST /echo 1
     check 'showcase: a second signal cuts' second_signal_cuts
 }
@@ -493,6 +591,7 @@ test_showcase_acceptors() {
 }
 
 test_hello
+test_arguments
 test_routes
 test_pool
 test_parser_only
@@ -501,6 +600,7 @@ test_host_loop
 test_host_poll
 test_showcase_flags
 test_showcase_routes
+test_showcase_grace
 test_showcase_limits
 test_showcase_acceptors 1
 test_showcase_acceptors 2

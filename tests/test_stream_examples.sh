@@ -1,5 +1,6 @@
 #!/bin/sh
-# Runs the examples whose bodies go in pieces, stream, upload and sse_clock, and looks at what they answer.
+# Runs the examples whose bodies go in pieces, stream, upload, sse_clock and the showcase's /upload, and looks at what
+# they answer.
 
 . tests/examples.sh
 
@@ -149,6 +150,48 @@ other = "ü"' 1.1 POST /upload "$scratch/text" 'Content-Type: application/x-www-
     check 'upload: no file is left' rmdir "$scratch/spool"
 }
 
+# ---- /upload of the showcase ----
+
+# names_file SENT TOLD: a file with this name, in the escapes of printf, has that name in the answer
+names_file() {
+    {
+        printf -- '--a.boundary\r\nContent-Disposition: form-data; name="file"; filename="'
+        printf "$1"
+        printf '"\r\nContent-Type: text/plain\r\n\r\nhello\r\n--a.boundary--\r\n'
+    } >"$scratch/form"
+    {
+        printf '[{"name":"file","filename":"'
+        printf "$2"
+        printf '","type":"text/plain","size":5,"crc32":"3610a686"}]\n'
+    } >"$scratch/told"
+    answers 200 "$scratch/told" 1.1 POST /upload "$scratch/form" "$form" || {
+        od -c "$scratch/body"
+        return 1
+    }
+}
+
+# The shortest and the longest of each length, and those beside the surrogates.
+unharmed='~\302\200\337\277\340\240\200\355\237\277\356\200\200\357\277\277\360\220\200\200\364\217\277\277'
+
+# JSON is UTF-8: what is not becomes U+FFFD, one for each byte, and what stands beside it stays.
+test_showcase_upload() {
+    bad='\357\277\275'
+    check 'showcase: starts' start "$BUILD/showcase" --port 0 --grace 0
+    check 'showcase: a name in UTF-8' names_file "$unharmed" "$unharmed"
+    check 'showcase: a name with a tab' names_file 'a\tb' 'a\\u0009b'
+    check 'showcase: bytes that UTF-8 has not' names_file 'a\377\376b' "a$bad${bad}b"
+    check 'showcase: a continuation alone' names_file 'a\200b\277' "a${bad}b$bad"
+    check 'showcase: two bytes, overlong' names_file '\300\257\301\277' "$bad$bad$bad$bad"
+    check 'showcase: three bytes, overlong' names_file '\340\237\277' "$bad$bad$bad"
+    check 'showcase: four bytes, overlong' names_file '\360\217\277\277' "$bad$bad$bad$bad"
+    check 'showcase: the first surrogate' names_file '\355\240\200' "$bad$bad$bad"
+    check 'showcase: the last surrogate' names_file '\355\277\277' "$bad$bad$bad"
+    check 'showcase: above U+10FFFF' names_file '\364\220\200\200\365\200\200\200' "$bad$bad$bad$bad$bad$bad$bad$bad"
+    check 'showcase: cut by another' names_file '\342\202a\360\237\230\303\274' "$bad${bad}a$bad$bad$bad\303\274"
+    check 'showcase: cut by the end' names_file 'a\342\202' "a$bad$bad"
+    check 'showcase: SIGTERM' stop
+}
+
 # ---- sse_clock ----
 
 # The drain ends the streams, each with its last chunk; then the clients print what they got.
@@ -181,5 +224,6 @@ test_sse_clock() {
 
 test_stream
 test_upload
+test_showcase_upload
 test_sse_clock
 finish
