@@ -11963,7 +11963,7 @@ static httpsrv_result hsrv_dispatch_find(hsrv_router *router, httpsrv_req *req) 
     const httpsrv_method_id id = req->head.method_id;
     if (req->head.path.len > 0 && req->head.path.ptr[0] != '/') {
         req->route = hsrv_router_pick(&router->asterisk, id, req->head.method);
-        if (id == HTTPSRV_METHOD_CONNECT) req->head.keep_alive = false; // what follows may be meant for somebody else
+        if (req->route && id == HTTPSRV_METHOD_CONNECT) req->head.keep_alive = false; // what follows may be for others
         return HTTPSRV_OK;
     }
     if (!memchr(req->path.ptr, '%', req->path.len)) {
