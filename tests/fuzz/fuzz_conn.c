@@ -334,7 +334,7 @@ struct conn_message {
     const struct bytes *body;
     const struct fact *facts; // all of its facts
     int num_facts;
-    bool is_head; // method HEAD
+    bool is_head; // method HEAD; without a head: it may be
     bool has_body, close, expects, expects_other;
 };
 
@@ -342,6 +342,7 @@ struct conn_reading {
     struct facts facts;
     int at;         // the next one to be looked at
     bool blank_end; // the last message consists of line ends only
+    bool head_end;  // it begins like a HEAD request
 };
 
 static void conn_oracle(const struct bytes *text, struct conn_reading *reading) {
@@ -354,7 +355,9 @@ static void conn_oracle(const struct bytes *text, struct conn_reading *reading) 
     o.facts = &reading->facts;
     while (o.at < o.end && read_message(&o))
         last = o.at;
-    reading->blank_end = strspn(last, "\r\n") == (size_t)(o.end - last);
+    const size_t blank = strspn(last, "\r\n");
+    reading->blank_end = blank == (size_t)(o.end - last);
+    reading->head_end = strncmp(last + blank, "HEAD ", 5) == 0;
     release_bytes(&o.body);
 }
 
@@ -398,6 +401,7 @@ static struct conn_message conn_next_message(struct conn_reading *reading) {
         conn_take_fact(&m, fact);
         if (conn_ends_message(fact)) break;
     }
+    if (!m.head) m.is_head = reading->head_end;
     return m;
 }
 
@@ -480,6 +484,7 @@ static void conn_check_answers(struct conn_run *r) {
         NOTE("request %.100s", m.head ? m.head->ptr : "without a head");
         CHECK(!closed && m.fate != CONN_MISSING);
         conn_take_answer(r, &m, c);
+        if (!m.head && m.is_head) c->at = c->len; // there is content if the request line was bad as well
         closed = c->close || m.fate != CONN_DONE;
     }
     m = conn_next_message(&reading);
