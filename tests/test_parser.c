@@ -1,10 +1,10 @@
 // The parser alone, by its contract in httpsrv.h: results and phases, limits at the limit and one past it, cost, copies,
 // and agreement with a second reading of the RFCs (oracle.h) on whatever a random number generator comes up with.
 
-#include "test.h"
 #define HTTPSRV_IMPLEMENTATION
 #include "httpsrv.h"
 #include "oracle.h"
+#include "test.h"
 
 #define PAGE 4096
 
