@@ -44,6 +44,12 @@ strict_system_first() {
     grep '#error.*_GNU_SOURCE' "$scratch/strict.log"
 }
 
+# refuses MACRO VALUE: the compiler's message names the macro
+refuses() {
+    $CC $CFLAGS -I. -DHTTPSRV_IMPLEMENTATION "-D$1=$2" -E -x c httpsrv.h 2>&1 >/dev/null |
+        grep "#error.*$(echo "$1" | sed 's/^HTTPSRV_\(MAX\)*//')"
+}
+
 # c_block FILE: the first block of C code in a Markdown file
 c_block() {
     sed -n '/^```c$/,/^```$/{/^```c$/d;/^```$/q;p;}' "$1"
@@ -70,10 +76,16 @@ check 'HTTPSRV_API=static' one_unit -DHTTPSRV_API=static
 check 'HTTPSRV_DEBUG' one_unit -DHTTPSRV_DEBUG
 check 'HTTPSRV_ASSERT of the user' one_unit -DHTTPSRV_DEBUG -DUNIT_ASSERT
 small='-DHTTPSRV_READ_BUFFER=512 -DHTTPSRV_WRITE_BUFFER=512 -DHTTPSRV_REQUEST_MEMORY=256
-    -DHTTPSRV_MAX_LISTENERS=1 -DHTTPSRV_MAX_POOLS=1 -DHTTPSRV_MAX_PARAMS=1'
+    -DHTTPSRV_MAX_LISTENERS=1 -DHTTPSRV_MAX_POOLS=1 -DHTTPSRV_MAX_PARAMS=1 -DHTTPSRV_MAX_MEDIA=1 -DHTTPSRV_MAX_RANGES=1
+    -DHTTPSRV_PART_HEAD=128 -DHTTPSRV_RATE_PERIOD=1'
 for macro in $small -DHTTPSRV_CACHE_LINE=128; do
     check "${macro#-D}" one_unit "$macro"
 done
+for past in READ_BUFFER=511 WRITE_BUFFER=511 REQUEST_MEMORY=255 MAX_LISTENERS=0 MAX_POOLS=0 MAX_PARAMS=0 MAX_PARAMS=65 \
+    MAX_MEDIA=0 MAX_RANGES=0 PART_HEAD=127 RATE_PERIOD=0 RATE_PERIOD=20001 CACHE_LINE=7; do
+    check "HTTPSRV_$past is refused" refuses "HTTPSRV_${past%=*}" "${past#*=}"
+done
+check 'HTTPSRV_CACHE_LINE=8' one_unit -DHTTPSRV_CACHE_LINE=8
 check 'all of these with HTTPSRV_DEBUG' one_unit $small -DHTTPSRV_CACHE_LINE=128 -DHTTPSRV_DEBUG
 
 c_block README.md >"$scratch/readme.c"
