@@ -11714,8 +11714,8 @@ static httpsrv_token hsrv_session_begin(httpsrv_req *req, httpsrv_str channel) {
     }
     if (req->inline_conn) hsrv_session_open(req->loop, req);
     token = hsrv_response_defer(req);
-    __atomic_store_n(&req->place->events, hsrv_request_generation(req),
-                     __ATOMIC_RELAXED); // before anybody has the token
+    // Nobody else has the token yet.
+    __atomic_store_n(&req->place->events, hsrv_request_generation(req), __ATOMIC_RELAXED);
     if (req->stream.silent) hsrv_response_end(req);
     return token;
 }
@@ -11863,8 +11863,8 @@ static void hsrv_dispatch_end_with(hsrv_loop *loop, hsrv_conn *c, int status, ht
     hsrv_manner how;
     memset(&how, 0, sizeof how);
     hsrv_loop_note(loop, item, c, 0);
-    const bool known =
-        c->req && (c->req->raw || c->req->parser.state >= HSRV_HEAD_NAME); // a request line without fault
+    // A request line without fault tells the method, whatever follows it.
+    const bool known = c->req && (c->req->raw || c->req->parser.state >= HSRV_HEAD_NAME);
     how.head_only = known && c->req->head.method_id == HTTPSRV_METHOD_HEAD;
     how.close = true;
     hsrv_dispatch_say(loop, c, status, &how, overload ? hsrv_text_of("Retry-After") : hsrv_text_absent(),

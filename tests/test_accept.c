@@ -742,21 +742,7 @@ TEST(descriptors_used_up_with_two_acceptors) {
 
 // ---- Unix sockets ----
 
-static char dir[40];  // of this test alone
-static char path[64]; // of a socket in it
-static char unix_path[80];
-
-static void make_dir(void) {
-    strcpy(dir, "/tmp/httpsrv-accept.XXXXXX");
-    CHECK(mkdtemp(dir) != NULL);
-    snprintf(path, sizeof path, "%s/s", dir);
-    snprintf(unix_path, sizeof unix_path, "unix:%s", path);
-}
-
-// Nothing may be left in it.
-static void remove_dir(void) {
-    if (rmdir(dir) != 0) FAIL("%s: %s", dir, strerror(errno));
-}
+#include "unix_dir.h" // here, as functions before have a path of their own
 
 static bool exists(const char *name) {
     struct stat status;

@@ -480,21 +480,7 @@ TEST_EACH_WAY(events_of_a_request_that_was_deferred_first) {
 
 // ---- the file of a Unix socket that changes hands ----
 
-static char dir[40];  // of this test alone
-static char path[64]; // of a socket in it
-static char unix_path[80];
-
-static void make_dir(void) {
-    strcpy(dir, "/tmp/httpsrv-lifecycle.XXXXXX");
-    CHECK(mkdtemp(dir) != NULL);
-    snprintf(path, sizeof path, "%s/s", dir);
-    snprintf(unix_path, sizeof unix_path, "unix:%s", path);
-}
-
-// Nothing may be left in it.
-static void remove_dir(void) {
-    if (rmdir(dir) != 0) FAIL("%s: %s", dir, strerror(errno));
-}
+#include "unix_dir.h" // here, as functions before have a path of their own
 
 static struct client dial_unix(void) {
     struct sockaddr_un to = {.sun_family = AF_UNIX};
