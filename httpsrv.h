@@ -1106,7 +1106,8 @@ HTTPSRV_API httpsrv_token httpsrv_defer(httpsrv_req *req);
 // Answers a deferred request; also before its handler has returned. The answer is copied but for a body with a release
 // function, see httpsrv_answer. Fields that the handler has set come first. Of several calls, the time-out and the
 // client's leaving exactly one wins: for all others the request is gone.
-// Errors: GONE (answered, timed out, or the client has left), ARG (then another answer may follow), NOMEM (likewise). [any]
+// Errors: GONE (answered, timed out, or the client has left), ARG (then another answer may follow), NOMEM (likewise; a call
+// beside it on another thread may have been told GONE). [any]
 HTTPSRV_API httpsrv_result httpsrv_finish(httpsrv *srv, httpsrv_token token, const httpsrv_answer *answer);
 
 // Runs a handler with a deferred request, on its reactor, once the one that deferred it has returned. It may read the
@@ -1260,7 +1261,10 @@ HTTPSRV_API bool httpsrv_parse_done(const httpsrv_parser *parser);
 #define HSRV_SHORTCUTS true
 #endif
 
-#define HSRV_APART __attribute__((noinline)) // so that what comes more often needs fewer registers and less stack
+// Never inlined: what is rare would take registers and stack from callers that are not, what has many callers is code in each.
+#define HSRV_APART __attribute__((noinline))
+// Compiled for size: setup and end of a server, and by gcc also what is called from nowhere else.
+#define HSRV_SETUP __attribute__((cold))
 
 // The seam: nothing else in this file talks to the kernel. A test that defines HTTPSRV_SEAM as the name of a file, which is
 // included behind these functions, replaces any of them by a function and a macro of the same name, to fail calls on
@@ -1752,7 +1756,7 @@ static inline char hsrv_text_lower(char c) {
     return (char)(c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c);
 }
 
-static bool hsrv_text_same_nocase(const char *a, const char *b, size_t len) {
+static HSRV_APART bool hsrv_text_same_nocase(const char *a, const char *b, size_t len) {
     for (size_t i = 0; i < len; i++) {
         if (hsrv_text_lower(a[i]) != hsrv_text_lower(b[i])) return false;
     }
@@ -2695,17 +2699,17 @@ static void *hsrv_memory_resize(hsrv_memory *memory, void *ptr, size_t old_size,
     return block;
 }
 
-static void *hsrv_memory_take(hsrv_memory *memory, size_t size) {
+static HSRV_APART void *hsrv_memory_take(hsrv_memory *memory, size_t size) {
     return hsrv_memory_resize(memory, NULL, 0, size);
 }
 
-static void *hsrv_memory_take_zeroed(hsrv_memory *memory, size_t size) {
+static HSRV_APART void *hsrv_memory_take_zeroed(hsrv_memory *memory, size_t size) {
     void *block = hsrv_memory_take(memory, size);
     if (block) memset(block, 0, size);
     return block;
 }
 
-static void hsrv_memory_give(hsrv_memory *memory, void *ptr, size_t size) {
+static HSRV_APART void hsrv_memory_give(hsrv_memory *memory, void *ptr, size_t size) {
     if (ptr) hsrv_memory_resize(memory, ptr, size, 0);
 }
 
@@ -2717,7 +2721,7 @@ static char *hsrv_memory_copy_text(hsrv_memory *memory, const char *text) {
     return copy;
 }
 
-static void hsrv_memory_give_text(hsrv_memory *memory, char *text) {
+static HSRV_APART void hsrv_memory_give_text(hsrv_memory *memory, char *text) {
     if (text) hsrv_memory_give(memory, text, strlen(text) + 1);
 }
 
@@ -13817,7 +13821,7 @@ static void hsrv_server_free_filters(httpsrv *srv) {
 // ---- life ----
 
 // NULL when out of memory. Errors of the configuration stay in srv->result.
-static httpsrv *hsrv_server_new(const httpsrv_config *config) {
+static HSRV_SETUP httpsrv *hsrv_server_new(const httpsrv_config *config) {
     hsrv_memory memory;
     hsrv_memory_init(&memory, config->allocator.fn, config->allocator.user);
     httpsrv *srv = (httpsrv *)hsrv_memory_take_zeroed(&memory, sizeof *srv);
@@ -13912,7 +13916,7 @@ static httpsrv_result hsrv_server_keep_route(httpsrv *srv, hsrv_route *route, co
     return hsrv_router_add(&srv->router, &srv->memory, route);
 }
 
-static httpsrv_result hsrv_server_add_route(httpsrv *srv, const httpsrv_route_config *config) {
+static HSRV_SETUP httpsrv_result hsrv_server_add_route(httpsrv *srv, const httpsrv_route_config *config) {
     if (srv->state != HSRV_SERVER_SETUP) return HTTPSRV_STATE;
     if (config->overload < HTTPSRV_OVERLOAD_REFUSE || config->overload > HTTPSRV_OVERLOAD_WAIT) {
         return hsrv_server_fail(srv, HTTPSRV_ARG, "route %s: unknown overload policy %d",
@@ -14006,7 +14010,8 @@ static const char *hsrv_server_check_asset(const httpsrv_asset *asset) {
     return is_tag ? NULL : "an etag is no entity tag";
 }
 
-static httpsrv_result hsrv_server_add_files(httpsrv *srv, const char *prefix, const httpsrv_files_config *given) {
+static HSRV_SETUP httpsrv_result hsrv_server_add_files(httpsrv *srv, const char *prefix,
+                                                       const httpsrv_files_config *given) {
     httpsrv_files_config config = *given;
     httpsrv_result result;
     if (srv->state != HSRV_SERVER_SETUP) return HTTPSRV_STATE;
@@ -14023,7 +14028,7 @@ static httpsrv_result hsrv_server_add_files(httpsrv *srv, const char *prefix, co
     return hsrv_server_add_mount(srv, mount, prefix, hsrv_content_serve_files, hsrv_content_serve_prefix);
 }
 
-static httpsrv_result hsrv_server_add_assets(httpsrv *srv, const char *prefix, const httpsrv_asset *table) {
+static HSRV_SETUP httpsrv_result hsrv_server_add_assets(httpsrv *srv, const char *prefix, const httpsrv_asset *table) {
     if (srv->state != HSRV_SERVER_SETUP) return HTTPSRV_STATE;
     if (!hsrv_server_prefix_valid(prefix)) {
         return hsrv_server_fail(srv, HTTPSRV_ROUTE, "assets \"%s\": not a path", prefix ? prefix : "");
@@ -14345,7 +14350,7 @@ static httpsrv_result hsrv_server_start_pools(httpsrv *srv) {
     return HTTPSRV_OK;
 }
 
-static httpsrv_result hsrv_server_listen(httpsrv *srv) {
+static HSRV_SETUP httpsrv_result hsrv_server_listen(httpsrv *srv) {
     if (srv->result != HTTPSRV_OK) return srv->result;
     if (srv->state != HSRV_SERVER_SETUP && srv->state != HSRV_SERVER_STOPPED) return HTTPSRV_STATE;
     if (srv->state == HSRV_SERVER_SETUP) hsrv_server_complete_routes(srv);
@@ -14539,7 +14544,7 @@ static bool hsrv_server_serve_rest(httpsrv *srv) {
 }
 
 // Connections end first, then the workers, which may bring home what has become an orphan; then its memory can go.
-static void hsrv_server_free(httpsrv *srv) {
+static HSRV_SETUP void hsrv_server_free(httpsrv *srv) {
     if (srv->state == HSRV_SERVER_RUNNING) {
         hsrv_server_stop(srv);
         hsrv_server_stop(srv);

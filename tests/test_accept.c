@@ -15,6 +15,7 @@ static int watched_chmod(const char *path, mode_t mode);
 #undef chmod
 
 #include "server.h"
+#include "unix_dir.h"
 #include <dirent.h>
 #include <pthread.h>
 #include <sched.h>
@@ -742,8 +743,6 @@ TEST(descriptors_used_up_with_two_acceptors) {
 
 // ---- Unix sockets ----
 
-#include "unix_dir.h" // here, as functions before have a path of their own
-
 static bool exists(const char *name) {
     struct stat status;
     return lstat(name, &status) == 0;
@@ -790,14 +789,14 @@ TEST(unix_serves) {
         make_dir();
         NOTE("%d acceptors", acceptors);
         prepare_places(&(httpsrv_config){.listen = {unix_path}, .reactors = 2, .acceptors = acceptors});
-        CHECK(!exists(path));
+        CHECK(!exists(unix_file));
         CHECK_INT(httpsrv_port(s.srv, 0), -1);
         CHECK_INT(httpsrv_listen(s.srv), HTTPSRV_OK);
-        CHECK(exists(path));
+        CHECK(exists(unix_file));
         start_places();
         CHECK_INT(httpsrv_port(s.srv, 0), 0);
         CHECK_INT(httpsrv_port(s.srv, 1), -1);
-        struct client c = dial_unix(path);
+        struct client c = dial_unix(unix_file);
         for (int i = 0; i < 3; i++) {
             GET(&c, "/peer");
             EXPECT(&c, 200, "unix");
@@ -811,7 +810,7 @@ TEST(unix_serves) {
         EXPECT_EOF(&c);
         hang_up(&c);
         CHECK_INT(httpsrv_join(s.srv), HTTPSRV_OK);
-        CHECK(!exists(path));
+        CHECK(!exists(unix_file));
         CHECK_INT(httpsrv_port(s.srv, 0), -1);
         dispose(&s);
         CHECK_INT(s.last.accepted, 1);
@@ -823,7 +822,7 @@ TEST(unix_in_a_loop_of_the_host) {
     make_dir();
     prepare_places(&(httpsrv_config){.listen = {unix_path}});
     CHECK_INT(httpsrv_listen(s.srv), HTTPSRV_OK);
-    struct client c = dial_unix(path);
+    struct client c = dial_unix(unix_file);
     SEND(&c, NEXT);
     while (metrics(&s).answers[2] == 0)
         CHECK_INT(httpsrv_poll(s.srv, 10), HTTPSRV_OK);
@@ -832,7 +831,7 @@ TEST(unix_in_a_loop_of_the_host) {
     httpsrv_stop(s.srv);
     while (httpsrv_poll(s.srv, -1) == HTTPSRV_OK)
         continue;
-    CHECK(!exists(path));
+    CHECK(!exists(unix_file));
     dispose(&s);
     remove_dir();
 }
@@ -854,8 +853,8 @@ static unsigned mode_made(int mode, unsigned mask) {
     const mode_t before = umask(mask);
     mode_before_chmod = 0;
     serve_places(&(httpsrv_config){.listen = {unix_path}, .reactors = 2, .socket_mode = mode});
-    const unsigned made = mode_of(path);
-    check_alive_unix(path);
+    const unsigned made = mode_of(unix_file);
+    check_alive_unix(unix_file);
     finish(&s);
     umask(before);
     return made;
@@ -882,13 +881,13 @@ TEST(unix_mode) {
 TEST(unix_replaces_a_stale_file) {
     make_dir();
     for (int backlog = -1; backlog < 2; backlog++) {
-        close(listen_unix(path, backlog));
-        CHECK(exists(path));
-        CHECK_INT(try_unix(path), ECONNREFUSED);
+        close(listen_unix(unix_file, backlog));
+        CHECK(exists(unix_file));
+        CHECK_INT(try_unix(unix_file), ECONNREFUSED);
         serve_places(&(httpsrv_config){.listen = {unix_path}, .reactors = 2});
-        check_alive_unix(path);
+        check_alive_unix(unix_file);
         finish(&s);
-        CHECK(!exists(path));
+        CHECK(!exists(unix_file));
     }
     remove_dir();
 }
@@ -899,8 +898,8 @@ TEST(unix_leaves_a_living_server_alone) {
     check_refused(&(httpsrv_config){.listen = {unix_path}}, HTTPSRV_SYS, unix_path, strerror(EADDRINUSE));
     check_refused(&(httpsrv_config){.listen = {unix_path}, .reactors = 2, .acceptors = 1, .socket_mode = 0600},
                   HTTPSRV_SYS, unix_path, strerror(EADDRINUSE));
-    CHECK(exists(path));
-    check_alive_unix(path);
+    CHECK(exists(unix_file));
+    check_alive_unix(unix_file);
     finish(&s);
     remove_dir();
 }
@@ -908,28 +907,28 @@ TEST(unix_leaves_a_living_server_alone) {
 // One that has no room for us at the moment is alive all the same, and so is one that does not speak our kind of socket.
 TEST(unix_leaves_a_busy_server_alone) {
     make_dir();
-    int listener = listen_unix(path, 0), n = 0;
+    int listener = listen_unix(unix_file, 0), n = 0;
     struct client c[8];
     while (n < 8) {
         c[n] = net_client(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-        if (connect_unix(c[n++].fd, path) == EAGAIN) break;
+        if (connect_unix(c[n++].fd, unix_file) == EAGAIN) break;
     }
-    CHECK_INT(try_unix(path), EAGAIN);
+    CHECK_INT(try_unix(unix_file), EAGAIN);
     check_refused(&(httpsrv_config){.listen = {unix_path}}, HTTPSRV_SYS, unix_path, strerror(EADDRINUSE));
-    CHECK(exists(path));
+    CHECK(exists(unix_file));
     while (n > 0)
         hang_up(&c[--n]);
     close(listener);
-    CHECK_INT(unlink(path), 0);
+    CHECK_INT(unlink(unix_file), 0);
 
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    memcpy(address.sun_path, path, strlen(path) + 1);
+    memcpy(address.sun_path, unix_file, strlen(unix_file) + 1);
     listener = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     CHECK_INT(bind(listener, (struct sockaddr *)&address, sizeof address), 0);
     check_refused(&(httpsrv_config){.listen = {unix_path}}, HTTPSRV_SYS, unix_path, strerror(EADDRINUSE));
-    CHECK(exists(path));
+    CHECK(exists(unix_file));
     close(listener);
-    CHECK_INT(unlink(path), 0);
+    CHECK_INT(unlink(unix_file), 0);
     remove_dir();
 }
 
@@ -941,28 +940,28 @@ static void check_in_the_way(void) {
 TEST(unix_leaves_other_files_alone) {
     char text[8] = "", target[80];
     make_dir();
-    int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0640);
+    int fd = open(unix_file, O_CREAT | O_WRONLY | O_CLOEXEC, 0640);
     CHECK_INT(fchmod(fd, 0640), 0);
     CHECK_INT(write(fd, "precious", 8), 8);
     close(fd);
     check_in_the_way();
-    CHECK_INT(mode_of(path), 0640);
-    fd = open(path, O_RDONLY | O_CLOEXEC);
+    CHECK_INT(mode_of(unix_file), 0640);
+    fd = open(unix_file, O_RDONLY | O_CLOEXEC);
     CHECK_INT(read(fd, text, 8), 8);
     CHECK_MEM(text, 8U, "precious", 8U);
     close(fd);
-    CHECK_INT(unlink(path), 0);
+    CHECK_INT(unlink(unix_file), 0);
 
-    CHECK_INT(mkdir(path, 0700), 0);
+    CHECK_INT(mkdir(unix_file, 0700), 0);
     check_in_the_way();
-    CHECK_INT(rmdir(path), 0);
+    CHECK_INT(rmdir(unix_file), 0);
 
-    snprintf(target, sizeof target, "%s/stale", dir); // a link to a stale socket is not the socket
+    snprintf(target, sizeof target, "%s/stale", unix_dir); // a link to a stale socket is not the socket
     close(listen_unix(target, 1));
-    CHECK_INT(symlink(target, path), 0);
+    CHECK_INT(symlink(target, unix_file), 0);
     check_in_the_way();
     CHECK(exists(target));
-    CHECK_INT(unlink(path), 0);
+    CHECK_INT(unlink(unix_file), 0);
     CHECK_INT(unlink(target), 0);
     remove_dir();
 }
@@ -972,7 +971,7 @@ TEST(unix_bad_paths) {
     char longest[sizeof un.sun_path + 8] = "unix:", missing[80];
     make_dir();
     check_refused(&(httpsrv_config){.listen = {"unix:"}}, HTTPSRV_ARG, "unix:", "path");
-    const int used = snprintf(longest, sizeof longest, "unix:%s/", dir);
+    const int used = snprintf(longest, sizeof longest, "unix:%s/", unix_dir);
     memset(longest + used, 'x', 5 + sizeof un.sun_path - (size_t)used);
     longest[5 + sizeof un.sun_path] = 0;
     check_refused(&(httpsrv_config){.listen = {longest}}, HTTPSRV_ARG, longest, "107");
@@ -980,7 +979,7 @@ TEST(unix_bad_paths) {
     serve_places(&(httpsrv_config){.listen = {longest}});
     check_alive_unix(longest + 5);
     finish(&s);
-    snprintf(missing, sizeof missing, "unix:%s/no/s", dir);
+    snprintf(missing, sizeof missing, "unix:%s/no/s", unix_dir);
     check_refused(&(httpsrv_config){.listen = {missing}}, HTTPSRV_SYS, missing, strerror(ENOENT));
     remove_dir();
 }
@@ -989,27 +988,27 @@ TEST(unix_file_goes_with_the_server) {
     make_dir();
     prepare_places(&(httpsrv_config){.listen = {unix_path}});
     CHECK_INT(httpsrv_listen(s.srv), HTTPSRV_OK); // but does not run
-    CHECK(exists(path));
+    CHECK(exists(unix_file));
     dispose(&s);
-    CHECK(!exists(path));
+    CHECK(!exists(unix_file));
 
     serve_places(&(httpsrv_config){.listen = {unix_path}, .reactors = 2});
-    CHECK(exists(path));
+    CHECK(exists(unix_file));
     httpsrv_free(s.srv); // while it runs
-    CHECK(!exists(path));
+    CHECK(!exists(unix_file));
 
     struct server other; // the second address is taken
     char taken[32];
     serve(&other, &(httpsrv_config){.host = "127.0.0.1"});
     snprintf(taken, sizeof taken, "127.0.0.1:%d", other.port);
     check_refused(&(httpsrv_config){.listen = {unix_path, taken}, .reactors = 2}, HTTPSRV_SYS, taken, "");
-    CHECK(!exists(path));
+    CHECK(!exists(unix_file));
     finish(&other);
 
     chmod_fails = true; // it is there already when this fails
     check_refused(&(httpsrv_config){.listen = {unix_path}, .socket_mode = 0660}, HTTPSRV_SYS, unix_path,
                   strerror(EPERM));
-    CHECK(!exists(path));
+    CHECK(!exists(unix_file));
     remove_dir();
 }
 
@@ -1018,13 +1017,13 @@ TEST(unix_file_of_a_successor_stays) {
     make_dir();
     serve_places(&(httpsrv_config){.listen = {unix_path}});
     end_round();
-    CHECK(!exists(path));
-    const int successor = listen_unix(path, 1);
+    CHECK(!exists(unix_file));
+    const int successor = listen_unix(unix_file, 1);
     dispose(&s);
-    CHECK(exists(path));
-    CHECK_INT(try_unix(path), 0);
+    CHECK(exists(unix_file));
+    CHECK_INT(try_unix(unix_file), 0);
     close(successor);
-    CHECK_INT(unlink(path), 0);
+    CHECK_INT(unlink(unix_file), 0);
     remove_dir();
 }
 
@@ -1035,12 +1034,12 @@ TEST(unix_shared_by_reactors) {
     make_dir();
     serve_places(&(httpsrv_config){.listen = {unix_path}, .reactors = REACTORS});
     for (int i = 0; i < REACTORS - 1; i++) {
-        blocked[i] = dial_unix(path);
+        blocked[i] = dial_unix(unix_file);
         GET(&blocked[i], "/gate");
         WAIT(LOAD(s.arrived) == i + 1);
     }
     for (int i = 0; i < 10; i++) {
-        c[i] = dial_unix(path);
+        c[i] = dial_unix(unix_file);
         (void)reactor_of(&c[i]);
     }
     STORE(s.gate, 1);
@@ -1060,7 +1059,7 @@ TEST(unix_many_at_once) {
     for (int acceptors = 0; acceptors < 3; acceptors++) {
         serve_places(&(httpsrv_config){.listen = {unix_path}, .reactors = 3, .acceptors = acceptors});
         for (int i = 0; i < CONNECTIONS; i++) {
-            c[i] = dial_unix(path);
+            c[i] = dial_unix(unix_file);
             SEND(&c[i], NEXT NEXT);
         }
         for (int i = 0; i < CONNECTIONS; i++) {
@@ -1079,14 +1078,14 @@ TEST(unix_does_not_count_for_per_ip) {
     make_dir();
     serve_places(&(httpsrv_config){.listen = {"127.0.0.1:0", unix_path}, .max.per_ip = 1, .max.connections = 6});
     for (int i = 0; i < 5; i++) {
-        c[i] = dial_unix(path);
+        c[i] = dial_unix(unix_file);
         (void)reactor_of(&c[i]);
     }
     tcp = dial(s.port);
     (void)reactor_of(&tcp);
     out = dial(s.port); // both limits are reached; the server's comes first
     check_503(&out);
-    out = dial_unix(path);
+    out = dial_unix(unix_file);
     check_503(&out);
     CHECK_INT(item(HTTPSRV_LOG_TOO_MANY_CONNECTIONS), 2);
     hang_up(&c[0]);
@@ -1104,7 +1103,7 @@ TEST(unix_does_not_count_for_per_ip) {
 TEST(unix_beside_tcp) {
     char second[80], second_path[64];
     make_dir();
-    snprintf(second_path, sizeof second_path, "%s/t", dir);
+    snprintf(second_path, sizeof second_path, "%s/t", unix_dir);
     snprintf(second, sizeof second, "unix:%s", second_path);
     for (int acceptors = 0; acceptors < 3; acceptors++) {
         serve_places(&(httpsrv_config){
@@ -1112,7 +1111,7 @@ TEST(unix_beside_tcp) {
         CHECK_INT(httpsrv_port(s.srv, 1), 0);
         CHECK_INT(mode_of(second_path), 0600);
         for (int round = 0; round < 5; round++) {
-            struct client tcp = dial(s.port), one = dial_unix(path), two = dial_unix(second_path);
+            struct client tcp = dial(s.port), one = dial_unix(unix_file), two = dial_unix(second_path);
             GET(&tcp, "/peer");
             GET(&one, "/peer");
             GET(&two, "/peer");
@@ -1138,7 +1137,7 @@ TEST(unix_drain_takes_in_what_is_queued) {
         prepare_places(&config);
         CHECK_INT(httpsrv_listen(s.srv), HTTPSRV_OK);
         for (int i = 0; i < QUEUED; i++) {
-            c[i] = dial_unix(path);
+            c[i] = dial_unix(unix_file);
             SEND(&c[i], NEXT);
         }
         httpsrv_stop(s.srv);
@@ -1161,13 +1160,13 @@ TEST(unix_is_closed_while_it_drains) {
     for (int acceptors = 0; acceptors < 3; acceptors++) {
         NOTE("%d acceptors", acceptors);
         serve_places(&(httpsrv_config){.listen = {unix_path}, .reactors = 2, .acceptors = acceptors});
-        struct client c = dial_unix(path);
+        struct client c = dial_unix(unix_file);
         STORE(s.arrived, 0);
         STORE(s.gate, 0);
         GET(&c, "/pool/gate");
         WAIT(LOAD(s.arrived) == 1);
         httpsrv_stop(s.srv);
-        WAIT(no_server_at(path));
+        WAIT(no_server_at(unix_file));
         STORE(s.gate, 1);
         EXPECT(&c, 200, NULL);
         EXPECT_EOF(&c);
@@ -1181,7 +1180,7 @@ TEST(unix_is_closed_while_it_drains) {
 TEST(descriptors_used_up_on_a_unix_socket) {
     make_dir();
     serve_places(&(httpsrv_config){.listen = {unix_path}, .reactors = 3, .max.connections = -1});
-    use_up_descriptors(&(struct spot){.path = path});
+    use_up_descriptors(&(struct spot){.path = unix_file});
     finish(&s);
     remove_dir();
 }
@@ -1189,7 +1188,7 @@ TEST(descriptors_used_up_on_a_unix_socket) {
 TEST(descriptors_used_up_on_a_unix_socket_with_an_acceptor) {
     make_dir();
     serve_places(&(httpsrv_config){.listen = {unix_path}, .reactors = 2, .acceptors = 1, .max.connections = -1});
-    use_up_descriptors(&(struct spot){.path = path});
+    use_up_descriptors(&(struct spot){.path = unix_file});
     finish(&s);
     remove_dir();
 }
@@ -1208,8 +1207,8 @@ static void check_again_and_again(const struct crew *crew) {
     for (int i = 0; i < ROUNDS; i++) {
         start_places();
         check_alive(&s);
-        check_alive_unix(path);
-        struct client c = dial(s.port), d = dial_unix(path);
+        check_alive_unix(unix_file);
+        struct client c = dial(s.port), d = dial_unix(unix_file);
         GET(&c, "/pool/place");
         EXPECT(&c, 200, NULL);
         end_round();
@@ -1280,7 +1279,7 @@ TEST(inherited_sockets_serve) {
     for (int acceptors = 0; acceptors < 3; acceptors++) {
         int port, nodelay = 0;
         socklen_t size = sizeof nodelay;
-        const int tcp = listen_tcp(&port), un = listen_unix(path, 100);
+        const int tcp = listen_tcp(&port), un = listen_unix(unix_file, 100);
         NOTE("%d acceptors", acceptors);
         CHECK_INT(fcntl(tcp, F_SETFD, 0), 0);
         CHECK_INT(fcntl(un, F_SETFD, 0), 0);
@@ -1291,7 +1290,7 @@ TEST(inherited_sockets_serve) {
         CHECK_INT(httpsrv_port(s.srv, 0), port);
         CHECK_INT(httpsrv_port(s.srv, 1), 0);
         CHECK_CMP(httpsrv_port(s.srv, 2), >, 0);
-        struct client c = dial(port), d = dial_unix(path), e = dial(httpsrv_port(s.srv, 2));
+        struct client c = dial(port), d = dial_unix(unix_file), e = dial(httpsrv_port(s.srv, 2));
         for (int i = 0; i < 3; i++) {
             GET(&c, "/peer");
             EXPECT(&c, 200, "127.0.0.1");
@@ -1311,8 +1310,8 @@ TEST(inherited_sockets_serve) {
         CHECK_INT(httpsrv_port(s.srv, 0), -1);
         dispose(&s);
         CHECK(!is_open(tcp) && !is_open(un));
-        CHECK(exists(path)); // whoever made it removes it
-        CHECK_INT(unlink(path), 0);
+        CHECK(exists(unix_file)); // whoever made it removes it
+        CHECK_INT(unlink(unix_file), 0);
     }
     remove_dir();
 }
@@ -1471,7 +1470,7 @@ static int listen_high(int to, int *port) {
 static void serve_by_systemd(const void *arg) {
     const int reactors = *(const int *)arg;
     int port;
-    const int tcp = listen_high(20, &port), low = listen_unix(path, 10), un = fcntl(low, F_DUPFD_CLOEXEC, 20);
+    const int tcp = listen_high(20, &port), low = listen_unix(unix_file, 10), un = fcntl(low, F_DUPFD_CLOEXEC, 20);
     close(low);
     pass_on(tcp, 3);
     pass_on(un, 4);
@@ -1483,7 +1482,7 @@ static void serve_by_systemd(const void *arg) {
     CHECK_CMP(httpsrv_port(s.srv, 2), >, 0);
     CHECK_INT(httpsrv_port(s.srv, 3), -1);
     for (int i = 0; i < 3; i++) {
-        struct client c = dial(port), d = dial_unix(path), e = dial(httpsrv_port(s.srv, 2));
+        struct client c = dial(port), d = dial_unix(unix_file), e = dial(httpsrv_port(s.srv, 2));
         GET(&c, "/peer");
         EXPECT(&c, 200, "127.0.0.1");
         GET(&d, "/peer");
@@ -1505,7 +1504,7 @@ TEST(systemd_serves) {
     make_dir();
     for (int reactors = 1; reactors < 3; reactors++) {
         in_child(serve_by_systemd, &reactors);
-        CHECK_INT(unlink(path), 0);
+        CHECK_INT(unlink(unix_file), 0);
     }
     remove_dir();
 }

@@ -15,6 +15,7 @@
 #undef hsrv_sys_eventfd_add
 
 #include "server.h"
+#include "unix_dir.h"
 #include <pthread.h>
 #include <sched.h>
 #include <sys/un.h>
@@ -480,12 +481,10 @@ TEST_EACH_WAY(events_of_a_request_that_was_deferred_first) {
 
 // ---- the file of a Unix socket that changes hands ----
 
-#include "unix_dir.h" // here, as functions before have a path of their own
-
 static struct client dial_unix(void) {
     struct sockaddr_un to = {.sun_family = AF_UNIX};
     struct client c = net_client(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    snprintf(to.sun_path, sizeof to.sun_path, "%s", path);
+    snprintf(to.sun_path, sizeof to.sun_path, "%s", unix_file);
     if (connect(c.fd, (struct sockaddr *)&to, sizeof to) != 0) FAIL("cannot connect: %s", strerror(errno));
     fcntl(c.fd, F_SETFL, fcntl(c.fd, F_GETFL) | O_NONBLOCK);
     return c;
@@ -524,7 +523,7 @@ static void end_unix(struct server *server, const struct life *life) {
     CHECK_INT(server->bytes, 0);
 }
 
-#define CHECK_NO_FILE() CHECK(access(path, F_OK) != 0 && errno == ENOENT)
+#define CHECK_NO_FILE() CHECK(access(unix_file, F_OK) != 0 && errno == ENOENT)
 
 // A listens, its file is removed, B listens at the same path, A ends.
 TEST(unix_file_is_the_successors) {
@@ -533,7 +532,7 @@ TEST(unix_file_is_the_successors) {
         make_dir();
         serve_unix(&a, &lives[i]);
         check_unix_serves(&a);
-        CHECK_INT(unlink(path), 0);
+        CHECK_INT(unlink(unix_file), 0);
         serve_unix(&b, &lives[i]);
         check_unix_serves(&b);
         end_unix(&a, &lives[i]);
@@ -549,7 +548,7 @@ TEST(unix_file_of_a_successor_that_ends_first) {
     struct server a, b;
     make_dir();
     serve_unix(&a, &lives[0]);
-    CHECK_INT(unlink(path), 0);
+    CHECK_INT(unlink(unix_file), 0);
     serve_unix(&b, &lives[0]);
     end_unix(&b, &lives[0]);
     CHECK_NO_FILE();
@@ -567,10 +566,10 @@ TEST(unix_file_taken_back) {
     struct server a, b;
     make_dir();
     serve_unix(&a, &lives[0]);
-    CHECK_INT(unlink(path), 0);
+    CHECK_INT(unlink(unix_file), 0);
     serve_unix(&b, &lives[0]);
     stop_and_join(&a);
-    CHECK_INT(unlink(path), 0);
+    CHECK_INT(unlink(unix_file), 0);
     go(&a);
     check_unix_serves(&a);
     finish(&b);
@@ -581,20 +580,20 @@ TEST(unix_file_taken_back) {
 }
 
 static void replace_file(void) {
-    CHECK_INT(unlink(path), 0);
-    const int fd = open(path, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
+    CHECK_INT(unlink(unix_file), 0);
+    const int fd = open(unix_file, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
     CHECK_INT(write(fd, "precious", 8), 8);
     close(fd);
 }
 
 static void check_replaced_file(void) {
     char text[9] = "";
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) FAIL("%s: %s", path, strerror(errno));
+    const int fd = open(unix_file, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) FAIL("%s: %s", unix_file, strerror(errno));
     CHECK_INT(read(fd, text, 8), 8);
     CHECK_STR(text, "precious");
     close(fd);
-    CHECK_INT(unlink(path), 0);
+    CHECK_INT(unlink(unix_file), 0);
 }
 
 TEST(unix_file_is_none_any_more) {

@@ -342,7 +342,7 @@ struct conn_reading {
     struct facts facts;
     int at;         // the next one to be looked at
     bool blank_end; // the last message consists of line ends only
-    bool head_end;  // it begins like a HEAD request
+    bool like_head; // it begins as a HEAD request does
 };
 
 static void conn_oracle(const struct bytes *text, struct conn_reading *reading) {
@@ -357,7 +357,7 @@ static void conn_oracle(const struct bytes *text, struct conn_reading *reading) 
         last = o.at;
     const size_t blank = strspn(last, "\r\n");
     reading->blank_end = blank == (size_t)(o.end - last);
-    reading->head_end = strncmp(last + blank, "HEAD ", 5) == 0;
+    reading->like_head = strncmp(last + blank, "HEAD ", 5) == 0;
     release_bytes(&o.body);
 }
 
@@ -401,7 +401,7 @@ static struct conn_message conn_next_message(struct conn_reading *reading) {
         conn_take_fact(&m, fact);
         if (conn_ends_message(fact)) break;
     }
-    if (!m.head) m.is_head = reading->head_end;
+    if (!m.head) m.is_head = reading->like_head;
     return m;
 }
 
