@@ -10777,11 +10777,15 @@ static int hsrv_content_open_checked(const hsrv_mount *mount, const char *path) 
     return fd;
 }
 
+// The kernel gives up when anything at all, of any process, is renamed while it goes upwards for us: three times in a row
+// have been seen beside a busy program.
+#define HSRV_OPEN_TRIES 100
+
 // Opens a path beneath a mount's root. -1 with errno.
 static int hsrv_content_open_path(const hsrv_mount *mount, const char *path) {
     const char *beneath = path[0] ? path : ".";
     int fd = -1;
-    for (int i = 0; i < 3 && fd < 0; i++) { // something was renamed while ".." was resolved
+    for (int i = 0; i < HSRV_OPEN_TRIES && fd < 0; i++) {
         fd = hsrv_sys_open_beneath(mount->root, beneath, mount->config.links);
         if (fd < 0 && errno != EAGAIN) break;
     }
