@@ -55,7 +55,8 @@ lacks() {
 }
 
 start_httpsrv() {
-    start_ours pinned "$1" "$BUILD/showcase" --host 127.0.0.1 --quiet --reactors 1 --defer-accept --pool-threads 1 --root "$temp/root"
+    start_ours pinned "$1" "$BUILD/showcase" --host 127.0.0.1 --quiet --reactors 1 --defer-accept \
+        --pool-threads "$threads" --root "$temp/root"
 }
 
 # What it sends and takes differs from row to row.

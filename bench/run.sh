@@ -35,6 +35,7 @@ set_row() {
     curl_flags=() wrk_flags=()        # how it is asked for
     connections=$CONNECTIONS          # of wrk
     ceiling_flags=()                  # that make the ceiling's answer the same
+    threads=0                         # of a pool beside httpsrv's loop: one more thread is dearer system calls for all
     server_cpus=$server_cpu wrk_cpus=$client_cpu
     case $1 in
     hello) ;;
@@ -43,7 +44,7 @@ set_row() {
     shared) what='hello, both CPUs for both sides' server_cpus=$both_cpus wrk_cpus=$both_cpus ;;
     pool)
         set_row shared
-        what='shared, answered by a worker' path=/pool/plaintext
+        what='shared, answered by a worker' path=/pool/plaintext threads=1
         ;;
     json) set_body 'GET, 27 bytes of JSON' /json json.json ;;
     echo-1k | echo-64k)
@@ -103,7 +104,10 @@ begin() {
 # serve SERVER: sets pid and port to those of the server for the row that is set, which is started when first wanted
 serve() {
     local key="$1 $server_cpus"
-    [ "$1" != ceiling ] || key+=" ${ceiling_flags[*]}"
+    case $1 in
+    ceiling) key+=" ${ceiling_flags[*]}" ;;
+    httpsrv) key+=" $threads" ;;
+    esac
     if [ -z "${started[$key]-}" ]; then
         begin "$1"
         started[$key]="$pid $port"

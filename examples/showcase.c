@@ -43,7 +43,7 @@ typedef struct options {
     int acceptors;
     bool defer_accept;
     bool steer;
-    int pool_threads; // 0: as many as each pool has by default
+    int pool_threads; // -1: as many as each pool has by default; 0: no thread beside the reactors
     int queue;
     int grace;        // ms
     int64_t max_body; // -1: not said
@@ -480,12 +480,19 @@ static void add_routes(httpsrv *srv) {
     httpsrv_on(srv, "GET /json", json, NULL);
     httpsrv_on(srv, "GET /hello/:name", hello, NULL);
     httpsrv_on(srv, "GET /stream/:bytes", stream, NULL);
-    httpsrv_on(srv, "GET /events", events, NULL);
-    httpsrv_on(srv, "GET /deferred/:ms", deferred, NULL);
     httpsrv_on(srv, "GET /healthz", healthz, NULL);
     httpsrv_on(srv, "GET /readyz", readyz, NULL);
+}
+
+// For which a thread beside the reactors is needed.
+static void add_thread_routes(httpsrv *srv, int64_t max_body) {
+    httpsrv_on(srv, "GET /events", events, NULL);
+    httpsrv_on(srv, "GET /deferred/:ms", deferred, NULL);
     httpsrv_route(srv, &(httpsrv_route_config){.pattern = "GET /pool/plaintext", .handler = plaintext, .pool = "work"});
     httpsrv_route(srv, &(httpsrv_route_config){.pattern = "GET /sleep/:ms", .handler = sleep_route, .pool = "sleep"});
+    httpsrv_route(
+        srv, &(httpsrv_route_config){
+                 .pattern = "POST /upload", .handler = upload, .pool = "upload", .stream = true, .max_body = max_body});
 }
 
 // Bodies that are never in memory as a whole may be of any size, unless --max-body says otherwise.
@@ -494,7 +501,6 @@ static void add_body_routes(httpsrv *srv, int64_t max_body) {
         {.pattern = "* /echo", .handler = begin_echo, .on_body = echo},
         {.pattern = "POST /discard", .handler = begin_discard, .on_body = discard},
         {.pattern = "PUT /discard", .handler = begin_discard, .on_body = discard},
-        {.pattern = "POST /upload", .handler = upload, .pool = "upload", .stream = true},
     };
     for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++) {
         routes[i].max_body = max_body;
@@ -512,7 +518,8 @@ static void usage(FILE *out) {
                  "  --acceptors N       threads that accept for the reactors, 0: each accepts for itself (0)\n"
                  "  --defer-accept      take connections in when their first bytes are here\n"
                  "  --steer             bind threads to CPUs, and serve connections where they come in\n"
-                 "  --pool-threads N    threads of each pool (work: one per CPU, sleep: 16, upload: 4)\n"
+                 "  --pool-threads N    threads of each pool (work: one per CPU, sleep: 16, upload: 4),\n"
+                 "                      0: none, nor any other beside the reactors, and no route that needs one\n"
                  "  --queue N           requests that may wait for each pool (1024)\n"
                  "  --grace MS          milliseconds in which /readyz says 503 before the listeners close (500)\n"
                  "  --max-body BYTES    largest request body (any that is streamed, else 1048576)\n"
@@ -550,7 +557,7 @@ static void set_option(options *to, int flag, const char *name, const char *valu
     case 'a': to->acceptors = (int)parse_number(name, value, 0, 64); break;
     case 'd': to->defer_accept = true; break;
     case 's': to->steer = true; break;
-    case 't': to->pool_threads = (int)parse_number(name, value, 1, 1024); break;
+    case 't': to->pool_threads = (int)parse_number(name, value, 0, 1024); break;
     case 'u': to->queue = (int)parse_number(name, value, 1, 1 << 20); break;
     case 'g': to->grace = (int)parse_number(name, value, 0, MAX_GRACE_MS); break;
     case 'b': to->max_body = parse_number(name, value, 0, INT64_MAX); break;
@@ -562,7 +569,7 @@ static void set_option(options *to, int flag, const char *name, const char *valu
 }
 
 static options parse_flags(int argc, char **argv) {
-    options to = {.port = 8080, .reactors = 1, .grace = 500, .max_body = -1};
+    options to = {.port = 8080, .reactors = 1, .pool_threads = -1, .grace = 500, .max_body = -1};
     int flag;
     int index = 0;
     while ((flag = getopt_long(argc, argv, "", flags, &index)) != -1)
@@ -592,9 +599,13 @@ static void log_line(const httpsrv_log *record, void *user) {
             record->sys_errno ? ": " : "", record->sys_errno ? strerror(record->sys_errno) : "");
 }
 
+static httpsrv_pool_config pool_of(const options *from, const char *name, int threads) {
+    return (httpsrv_pool_config){name, from->pool_threads > 0 ? from->pool_threads : threads, from->queue};
+}
+
 // Pools apart from each other, so that sleepers never keep /pool/plaintext waiting.
 static httpsrv *make_server(const options *from) {
-    return httpsrv_new(&(httpsrv_config){
+    httpsrv_config config = {
         .host = from->host,
         .port = from->port,
         .reactors = from->reactors > 0 ? from->reactors : HTTPSRV_ALL_CPUS,
@@ -602,15 +613,16 @@ static httpsrv *make_server(const options *from) {
         .defer_accept = from->defer_accept,
         .affinity = from->steer,
         .steer = from->steer,
-        .pools = {{"work", from->pool_threads, from->queue},
-                  {"sleep", from->pool_threads ? from->pool_threads : SLEEP_THREADS, from->queue},
-                  {"upload", from->pool_threads ? from->pool_threads : UPLOAD_THREADS, from->queue}},
+        .pools = {pool_of(from, "work", 0), pool_of(from, "sleep", SLEEP_THREADS),
+                  pool_of(from, "upload", UPLOAD_THREADS)},
         .max.body = from->max_body < 0    ? 0
                     : from->max_body == 0 ? HTTPSRV_ZERO
                                           : from->max_body,
         .timeout_ms.grace = from->grace,
         .logger.fn = from->quiet ? NULL : log_line,
-    });
+    };
+    if (from->pool_threads == 0) memset(config.pools, 0, sizeof config.pools);
+    return httpsrv_new(&config);
 }
 
 // As a URL has it.
@@ -633,8 +645,17 @@ static pthread_t start_thread(void *(*run)(void *)) {
     exit(1);
 }
 
+static int serve_with_threads(httpsrv *srv, const char *host) {
+    pthread_t clock = start_thread(run_clock), ticks = start_thread(run_ticker);
+    int code = serve_as(srv, host);
+    end_ticker(ticks);
+    end_clock(clock);
+    return code;
+}
+
 int main(int argc, char **argv) {
     options opt = parse_flags(argc, argv);
+    int64_t max_body = opt.max_body == 0 ? HTTPSRV_ZERO : opt.max_body;
     char host[64];
     name_host(opt.host, host, sizeof host);
     raise_descriptor_limit();
@@ -642,12 +663,10 @@ int main(int argc, char **argv) {
     add_routes(server);
     if (opt.root)
         httpsrv_files(server, "/files", &(httpsrv_files_config){.root = opt.root, .list = true, .precompressed = true});
-    add_body_routes(server, opt.max_body == 0 ? HTTPSRV_ZERO : opt.max_body);
+    add_body_routes(server, max_body);
+    if (opt.pool_threads != 0) add_thread_routes(server, max_body);
     fill_stream_block();
-    pthread_t clock = start_thread(run_clock), ticks = start_thread(run_ticker);
-    int code = serve_as(server, host);
-    end_ticker(ticks);
-    end_clock(clock);
+    int code = opt.pool_threads != 0 ? serve_with_threads(server, host) : serve_as(server, host);
     if (is_stuck(server)) _exit(code);
     httpsrv_free(server);
     return code;

@@ -573,6 +573,14 @@ test_showcase_limits() {
     check 'showcase: --queue' room_in_the_ring
     check 'showcase: a drain finishes what is deferred' drain_waits_for /deferred/1500 'deferred for 1500 ms'
 
+    check 'showcase: no threads' start "$BUILD/showcase" --port 0 --pool-threads 0 --grace 0
+    check_threads 'showcase: but one' 1
+    check 'showcase: one thread, inline' says 200 'Hello, World!' GET /plaintext
+    check 'showcase: one thread, a body' says 200 1234567890 POST /echo 1234567890
+    for path in /pool/plaintext /sleep/1 /deferred/1 /events /upload; do
+        check "showcase: one thread, no $path" has_status 404 GET $path
+    done
+
     check 'showcase: --max-body 0' start "$BUILD/showcase" --port 0 --max-body 0 --grace 0
     check 'showcase: no body at all' has_status 413 POST /echo 1
     check 'showcase: a second signal cuts' second_signal_cuts
