@@ -5067,17 +5067,17 @@ typedef enum hsrv_framing {
 
 // An answer as it waits to be turned into bytes.
 typedef struct hsrv_answer {
-    int status;
-    hsrv_framing framing;
-    int64_t length; // as declared
-    httpsrv_str type, body;
     hsrv_header *headers, **headers_end;
     bool own_server, own_date, own_type; // among the headers
     bool close;                          // the handler wants the connection to end
     bool plain;                          // it went out the short way, see hsrv_response_reply_plain
     bool coded;                          // the body goes in gzip
     bool varies;                         // with what the client takes, which has to be said
-    void (*release)(void *arg);          // the body is borrowed until then
+    int status;
+    hsrv_framing framing;
+    int64_t length; // as declared
+    httpsrv_str type, body;
+    void (*release)(void *arg); // the body is borrowed until then
     void *release_arg;
     struct hsrv_segment *parts; // of a body in segments; owned
 } hsrv_answer;
@@ -5240,13 +5240,13 @@ typedef struct hsrv_stream {
     bool declared;           // the length is
     int64_t left;            // to be written of it
     hsrv_deflater *deflater; // of what is written; owned
-    size_t burst;            // bytes written in this call-back
     hsrv_header *trailers, **trailers_end;
     httpsrv_handler on_drain;
     void *drain_user;
     hsrv_segment *reading; // what httpsrv_read has taken, oldest first
     bool sends_events;     // it is a stream of server-sent events
     hsrv_channel *wanted;  // to be joined; made by the holder, the loop's once it is told
+    size_t burst;          // bytes written in this call-back
 
     // the loop's, or the holder's on the loop
     uint32_t told;   // the claim word as it was seen last
@@ -5275,7 +5275,8 @@ typedef struct hsrv_stream {
 } hsrv_stream;
 
 struct httpsrv_req {
-    // The holder's part: passed on with the baton. Each hand-over (ring, inbox) is one release/acquire pair.
+    // The holder's part: passed on with the baton. Each hand-over (ring, inbox) is one release/acquire pair. What each
+    // request touches comes first, in as few cache lines as hold it.
     httpsrv *srv;
     hsrv_loop *loop;
     hsrv_conn *inline_conn; // while the reactor itself holds the baton and runs the handler, else NULL
@@ -5284,13 +5285,23 @@ struct httpsrv_req {
     httpsrv_body_fn on_body; // likewise
     void *attached;
     hsrv_put *puts;
-    hsrv_done *dones, **dones_end; // whoever has not been told
-    hsrv_spool *spools;
-    httpsrv_form_data form;
+    httpsrv_str peer_text;
+    int64_t bytes_sent; // of the answer, handed to the connection; the loop's
+    int status_sent;    // of the answer; the loop's
+    hsrv_answer_state answered;
+    bool as_is;          // the answer is not to be compressed
+    bool deferred;       // httpsrv_defer was called
+    bool answered_twice; // somebody tried
     bool form_read;
     // Its place is open: an answer has to claim it. Apart from `answered`, so that no load spans both when one was just
     // stored.
     bool shared;
+    hsrv_done *dones, **dones_end; // whoever has not been told
+    hsrv_arena arena;
+    hsrv_answer answer;
+
+    hsrv_spool *spools;
+    httpsrv_form_data form;
     httpsrv_parser parser; // the loop's while the request is read
     httpsrv_head head;
     const char *raw; // the head's bytes; in the reactor's buffer until the request leaves it, then in the arena
@@ -5302,13 +5313,7 @@ struct httpsrv_req {
     httpsrv_str body;
     hsrv_buffer body_buffer; // where the body is gathered if it does not come with the head
     hsrv_inflater *inflater; // that decodes it; owned
-    hsrv_arena arena;
-    hsrv_answer answer;
-    hsrv_answer_state answered;
-    bool answered_twice; // somebody tried
-    bool as_is;          // the answer is not to be compressed
-    bool deferred;       // httpsrv_defer was called
-    httpsrv_fn gone_fn;  // read by the loop once HSRV_GONE_WATCHED is set
+    httpsrv_fn gone_fn;      // read by the loop once HSRV_GONE_WATCHED is set
     void *gone_arg;
 #ifdef HTTPSRV_DEBUG
     pthread_t holder; // while `held`
@@ -5317,7 +5322,6 @@ struct httpsrv_req {
     bool leaves_buffer;     // the head was copied to the arena
     bool owes_continue;     // the client waits for 100 (Continue); the loop's
     unsigned char peer[16]; // as in hsrv_conn
-    httpsrv_str peer_text;
 
     // The loop's part.
     hsrv_conn *conn;          // who waits for it while it is away; NULL for an orphan, whose connection is gone
@@ -5330,8 +5334,6 @@ struct httpsrv_req {
     hsrv_place *place;        // in the loop's table; NULL when out of memory
     uint32_t place_number;
     struct hsrv_post *posts, **posts_end; // handlers that wait for the return of the first one
-    int status_sent;                      // of the answer
-    int64_t bytes_sent;                   // of it, handed to the connection
     httpsrv_head trailers;                // fields are owned
     hsrv_buffer trailer_bytes;
 
@@ -5541,7 +5543,26 @@ typedef struct hsrv_again {
 // An acceptor is a loop as well: it has listeners but no connections, and hands over what it accepts. Reactors come first
 // in the server's list.
 struct hsrv_loop {
+    // What each request touches comes first, in as few cache lines as hold it.
     httpsrv *srv;
+    uint64_t now; // ms, monotonic, as of the begin of the turn
+    hsrv_loop_phase phase;
+    int serve_budget;   // steps, most of them requests, before others get their turn
+    const char *window; // unparsed input of the connection being served
+    size_t window_len;
+    char *output; // shared output buffer: answers of the connection being served
+    size_t output_len;
+    size_t read_budget, write_budget; // bytes that it may still read and send in this turn
+    size_t request_size;
+    char *block;
+    size_t opening_len;    // of the block with the lines behind it that announce plain_type and a length
+    size_t plain_len;      // the length, whose digits and the head's end are there too; SIZE_MAX: none
+    size_t plain_head_len; // of all that
+    size_t plain_type_len; // 0: nothing
+    char plain_type[HSRV_MAX_PLAIN_TYPE + 1]; // what answers were of last
+    hsrv_counters counters;
+    hsrv_again again;
+
     int number;
     bool is_acceptor, awaits_acceptors;
     int turn;    // of an acceptor that goes by turns
@@ -5554,8 +5575,6 @@ struct hsrv_loop {
 #ifdef HTTPSRV_DEBUG
     pthread_t owner; // while in_turn
 #endif
-    hsrv_loop_phase phase;
-    uint64_t now;          // ms, monotonic, as of the begin of the turn
     uint64_t phase_ends;   // ms; UINT64_MAX: never
     uint64_t accept_again; // ms: when to try again after descriptors ran out; 0: not waiting
     int64_t date_second;   // of the cached block
@@ -5566,7 +5585,6 @@ struct hsrv_loop {
     hsrv_conn *closing;
     httpsrv_req *spare_requests;
     uint32_t num_spare;
-    hsrv_again again;
     uint32_t num_orphans; // requests that are away and have lost their connection; nothing depends on it, tests look
     hsrv_place *places[HSRV_PLACE_CHUNKS]; // any thread reads; the loop sets each once, with release
     uint32_t num_places, free_places;
@@ -5574,33 +5592,19 @@ struct hsrv_loop {
     uint32_t starved;                        // 1 while there are any; any thread reads
     uint32_t offered[HTTPSRV_MAX_POOLS + 1]; // jobs put into a pool for which nobody was woken yet
     bool offers;                             // there are any
-    size_t request_size;
     hsrv_regex *regexes; // compiled for this loop alone: the C library locks an expression while it is used
     hsrv_wheel wheels[HSRV_RINGS];
-    char *input;  // shared read buffer
-    char *output; // shared output buffer: answers of the connection being served
-    size_t output_len;
+    char *input;          // shared read buffer
     bool signals_blocked; // for good: the thread is ours
     bool shielded;        // SIGPIPE is kept away until the end of the turn
     bool sigpipe_pending;
     sigset_t signals_before;
-    const char *window; // unparsed input of the connection being served
-    size_t window_len;
-    size_t read_budget, write_budget; // bytes that it may still read and send in this turn
-    int serve_budget;                 // steps, most of them requests, before others get their turn
-    httpsrv_str piece;                // of the body being read
-    hsrv_news *news;                  // being sent to its readers
+    httpsrv_str piece; // of the body being read
+    hsrv_news *news;   // being sent to its readers
     hsrv_channels channels;
     httpsrv_str status_block;                // "HTTP/1.1 200 OK", Server and Date lines, cached for the second
     size_t status_line_len, server_line_len; // of its first two lines
-    char *block;
     size_t block_size;
-    size_t opening_len;    // of the block with the lines behind it that announce plain_type and a length
-    size_t plain_len;      // the length, whose digits and the head's end are there too; SIZE_MAX: none
-    size_t plain_head_len; // of all that
-    char plain_type[HSRV_MAX_PLAIN_TYPE + 1]; // what answers were of last
-    size_t plain_type_len;                    // 0: nothing
-    hsrv_counters counters;
     pthread_t thread;
     bool has_thread;
     hsrv_inbox inbox; // any thread
@@ -7051,12 +7055,17 @@ static void hsrv_loop_stop_waiting(hsrv_loop *loop, httpsrv_req *req) {
     if (!req->next) loop->waiting_last[n] = req->prev;
 }
 
+// Whether the window begins with the head that is kept.
+static inline bool hsrv_loop_is_again(const hsrv_loop *loop) {
+    const hsrv_again *again = &loop->again;
+    return loop->window_len >= again->len && memcmp(loop->window, again->bytes, again->len) == 0;
+}
+
 // The request that has read the head at the begin of the window before, if it is the same and the request is set aside. It
 // is at the point where its handler has been found.
 static inline httpsrv_req *hsrv_loop_take_again(hsrv_loop *loop) {
     hsrv_again *again = &loop->again;
-    if (!HSRV_SHORTCUTS || !again->idle || loop->window_len < again->len) return NULL;
-    if (memcmp(loop->window, again->bytes, again->len) != 0) return NULL;
+    if (!HSRV_SHORTCUTS || !again->idle || !hsrv_loop_is_again(loop)) return NULL;
     again->idle = false;
     again->patience = 0;
     return again->req;
@@ -7501,6 +7510,7 @@ static inline void hsrv_request_wipe(httpsrv_req *req) {
     req->status_sent = 0;
     req->bytes_sent = 0;
     req->answered = HSRV_ANSWER_NONE;
+    req->answer.plain = false; // the rest of a plain answer is as it was
     req->as_is = false;
 }
 
@@ -12314,13 +12324,11 @@ static void hsrv_dispatch_go_on(hsrv_loop *loop, hsrv_conn *c) {
 
 // What hsrv_dispatch_answered does, where nothing has to be looked at: the connection stays, and so does what was read.
 static inline void hsrv_dispatch_answered_lightly(hsrv_loop *loop, hsrv_conn *c) {
-    httpsrv_req *req = c->req;
+    hsrv_request_wipe(c->req);
     c->stamp = (uint32_t)loop->now;
     c->discarded = 0;
     c->state = HSRV_CONN_IDLE;
     c->req = NULL;
-    hsrv_request_wipe(req);
-    req->answer.plain = false; // the rest of the answer is as it was
     loop->again.idle = true;
 }
 
@@ -12682,9 +12690,9 @@ static void hsrv_dispatch_head(hsrv_loop *loop, hsrv_conn *c) {
 // connection comes first: that is for >>conn to find.
 static inline bool hsrv_dispatch_comes_again(hsrv_loop *loop, hsrv_conn *c) {
     if (loop->serve_budget <= 0 || c->out.first || (c->flags & HSRV_CONN_LOST)) return false;
-    c->req = hsrv_loop_take_again(loop);
-    if (!c->req) return false;
-    hsrv_conn_use(loop, c, c->req->raw_len);
+    if (!hsrv_loop_is_again(loop)) return false;
+    hsrv_conn_use(loop, c, loop->again.len);
+    c->stamp = (uint32_t)loop->now;
     loop->serve_budget--;
     return true;
 }
@@ -12695,13 +12703,11 @@ static void hsrv_dispatch_simple(hsrv_loop *loop, hsrv_conn *c) {
     const hsrv_route *route = req->route;
     req->handler = route->handler;
     req->on_body = NULL;
-    for (;;) {
-        hsrv_dispatch_call(c, route->handler, route->user);
-        if (HSRV_UNLIKELY(!hsrv_request_is_light(loop, req))) break;
-        hsrv_dispatch_answered_lightly(loop, c);
-        if (!hsrv_dispatch_comes_again(loop, c)) return;
+    hsrv_dispatch_call(c, route->handler, route->user);
+    while (HSRV_LIKELY(hsrv_request_is_light(loop, req)) && hsrv_dispatch_comes_again(loop, c)) {
+        hsrv_request_wipe(req);
         hsrv_platform_count(&loop->counters.requests, 1);
-        c->state = HSRV_CONN_BUSY;
+        hsrv_dispatch_call(c, route->handler, route->user);
     }
     hsrv_dispatch_ran(loop, c);
 }
