@@ -1089,6 +1089,8 @@ TEST(one_connection_does_not_take_the_whole_turn) {
     turn_until_asked(PIPED);
     for (int i = 0; i < PIPED; i++)
         EXPECT(&c, 200, "mmmm");
+    CHECK_INT(metrics(&s).requests, PIPED + 1);
+    CHECK_INT(metrics(&s).answers[2], PIPED + 1);
     hang_up(&c);
     stop_turning();
 }
