@@ -580,6 +580,7 @@ test_showcase_limits() {
     for path in /pool/plaintext /sleep/1 /deferred/1 /events /upload; do
         check "showcase: one thread, no $path" has_status 404 GET $path
     done
+    check 'showcase: one thread, SIGTERM' stop
 
     check 'showcase: --max-body 0' start "$BUILD/showcase" --port 0 --max-body 0 --grace 0
     check 'showcase: no body at all' has_status 413 POST /echo 1
