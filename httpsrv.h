@@ -12686,8 +12686,8 @@ static void hsrv_dispatch_head(hsrv_loop *loop, hsrv_conn *c) {
     }
 }
 
-// Whether the kept head comes once more, right behind an answer that went out lightly. Whatever else is to be done on the
-// connection comes first: that is for >>conn to find.
+// Takes the kept head once more, if it comes right behind an answer that went out lightly. Whatever else is to be done on
+// the connection comes first: that is for >>conn to find.
 static inline bool hsrv_dispatch_comes_again(hsrv_loop *loop, hsrv_conn *c) {
     if (loop->serve_budget <= 0 || c->out.first || (c->flags & HSRV_CONN_LOST)) return false;
     if (!hsrv_loop_is_again(loop)) return false;

@@ -35,7 +35,7 @@ set_row() {
     curl_flags=() wrk_flags=()        # how it is asked for
     connections=$CONNECTIONS          # of wrk
     ceiling_flags=()                  # that make the ceiling's answer the same
-    threads=0                         # of a pool beside httpsrv's loop: one more thread is dearer system calls for all
+    threads=0                         # of a pool beside httpsrv's loop, which makes all its system calls dearer
     server_cpus=$server_cpu wrk_cpus=$client_cpu
     case $1 in
     hello) ;;

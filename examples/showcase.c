@@ -599,13 +599,15 @@ static void log_line(const httpsrv_log *record, void *user) {
             record->sys_errno ? ": " : "", record->sys_errno ? strerror(record->sys_errno) : "");
 }
 
+// No pool without threads.
 static httpsrv_pool_config pool_of(const options *from, const char *name, int threads) {
+    if (from->pool_threads == 0) return (httpsrv_pool_config){0};
     return (httpsrv_pool_config){name, from->pool_threads > 0 ? from->pool_threads : threads, from->queue};
 }
 
 // Pools apart from each other, so that sleepers never keep /pool/plaintext waiting.
 static httpsrv *make_server(const options *from) {
-    httpsrv_config config = {
+    return httpsrv_new(&(httpsrv_config){
         .host = from->host,
         .port = from->port,
         .reactors = from->reactors > 0 ? from->reactors : HTTPSRV_ALL_CPUS,
@@ -620,9 +622,7 @@ static httpsrv *make_server(const options *from) {
                                           : from->max_body,
         .timeout_ms.grace = from->grace,
         .logger.fn = from->quiet ? NULL : log_line,
-    };
-    if (from->pool_threads == 0) memset(config.pools, 0, sizeof config.pools);
-    return httpsrv_new(&config);
+    });
 }
 
 // As a URL has it.
